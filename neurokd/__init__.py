@@ -1,0 +1,1 @@
+"""The training side: spiking students, distillation, quantization-aware fine-tuning, NIR export."""
