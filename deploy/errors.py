@@ -59,11 +59,25 @@ class NeurokdError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the keyword parts when an error crosses a process boundary."""
-        return _rebuild, (type(self), self.what, self.where, self.got, self.allowed, self.next_step, self.__dict__)
+        return _rebuild, (
+            type(self),
+            self.what,
+            self.where,
+            self.got,
+            self.allowed,
+            self.next_step,
+            self.__dict__,
+        )
 
 
 def _rebuild(
-    kind: type[NeurokdError], what: str, where: str, got: str, allowed: str, next_step: str, state: dict[str, object]
+    kind: type[NeurokdError],
+    what: str,
+    where: str,
+    got: str,
+    allowed: str,
+    next_step: str,
+    state: dict[str, object],
 ) -> NeurokdError:
     error = kind.__new__(kind)
     NeurokdError.__init__(error, what, where=where, got=got, allowed=allowed, next_step=next_step)

@@ -59,7 +59,10 @@ def read_json(path: str | Path) -> Any:
         return json.loads(source.read_text())
     except OSError as error:
         raise FileError(
-            "cannot read the file", where=source, got=error.strerror or str(error), allowed="a readable JSON file"
+            "cannot read the file",
+            where=source,
+            got=error.strerror or str(error),
+            allowed="a readable JSON file",
         ) from error
     except ValueError as error:
         raise FileError(
