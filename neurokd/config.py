@@ -1,0 +1,304 @@
+"""The configuration of one experiment: frozen, validated dataclasses, TOML in and TOML out.
+
+A :class:`Config` holds everything needed to repeat a run. It is written as ``config.toml`` into the run folder and
+reads back equal. Unknown keys and values of another type are refused by name, with the nearest known key.
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from deploy.errors import ConfigError, FileError
+from deploy.files import atomic_path
+from neurokd.tables import between, moved, not_empty, one_of, positive, read_table, set_dotted
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10")
+ENCODINGS = ("direct", "rate", "latency")
+NEURONS = ("lif", "cuba")
+ROUTES = ("teacher-assistant-student", "teacher-student")
+
+
+@dataclass(frozen=True)
+class EncodingConfig:
+    """How an image becomes input spikes.
+
+    Args:
+        kind: ``direct`` (graded integers, the same at every step), ``rate`` (seeded Bernoulli) or ``latency``.
+        bits: Bits of a graded input, 1..8. Rate and latency spikes are binary; there ``bits`` only sets the grey levels
+            the spikes are made from.
+        steps: Time steps T a sample lasts.
+    """
+
+    kind: str = "direct"
+    bits: int = 8
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, ENCODINGS)
+        between("bits", self.bits, 1, 8)
+        between("steps", self.steps, 1, 1024)
+
+
+@dataclass(frozen=True)
+class NetworksConfig:
+    """The three networks as spec strings (``784-512-10``) and the neuron they are made of."""
+
+    teacher: str
+    assistant: str
+    student: str
+    neuron: str = "lif"
+    beta: float = 0.9
+    alpha: float = 0.75
+    threshold: float = 1.0
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        for role in ("teacher", "assistant", "student"):
+            not_empty(role, getattr(self, role))
+        one_of("neuron", self.neuron, NEURONS)
+        between("beta", self.beta, 0.0, 1.0)
+        between("alpha", self.alpha, 0.0, 1.0)
+        positive("threshold", self.threshold)
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments for ``neurokd.build`` that all three networks share."""
+        shared = ("neuron", "beta", "alpha", "threshold", "norm")
+        return {name: getattr(self, name) for name in shared}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How one network is trained.
+
+    Args:
+        epochs: Passes over the training split, at most.
+        batch: Images in a batch.
+        lr: Peak learning rate of AdamW under the one-cycle schedule.
+        weight_decay: Decoupled weight decay.
+        patience: Epochs without a better validation accuracy after which training stops; 0 never stops early.
+        loss: Loss text (a preset such as ``sat-ce``, or a weighted sum); a stage without a teacher uses ``ce``.
+        shift: Augmentation: each view moves the image by up to this many pixels both ways.
+        flip: Augmentation: each view may mirror the image left to right.
+        views: Number of fixed views of an image. View 0 is the image itself; epoch e shows view e mod ``views``.
+    """
+
+    epochs: int = 20
+    batch: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    patience: int = 0
+    loss: str = "ce"
+    shift: int = 0
+    flip: bool = False
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        between("epochs", self.epochs, 1, 100_000)
+        between("batch", self.batch, 2, 1_000_000)
+        positive("lr", self.lr)
+        between("weight_decay", self.weight_decay, 0.0, 1.0)
+        between("patience", self.patience, 0, 100_000)
+        not_empty("loss", self.loss)
+        between("shift", self.shift, 0, 16)
+        between("views", self.views, 1, 64)
+        _views_fit(self)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One :class:`StageConfig` a network; the plain student trains as the student does, with ``ce`` as its loss."""
+
+    teacher: StageConfig = field(default_factory=StageConfig)
+    assistant: StageConfig = field(default_factory=lambda: StageConfig(loss="sat-ce"))
+    student: StageConfig = field(default_factory=lambda: StageConfig(loss="sat-ce"))
+
+    @property
+    def plain(self) -> StageConfig:
+        """The baseline's stage: the student's own, without a teacher."""
+        return dataclasses.replace(self.student, loss="ce")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """The way from teacher to student: through the assistant, or straight."""
+
+    route: str = "teacher-assistant-student"
+
+    def __post_init__(self) -> None:
+        one_of("route", self.route, ROUTES)
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """Fine-tuning on the chip's integers.
+
+    Args:
+        epochs: Passes over the training split.
+        batch: Images in a batch.
+        lr: Peak learning rate.
+        loss: Loss text, the SAT loss kept on.
+        weight_bits: Bits of a synapse on the chip, 2..8.
+    """
+
+    epochs: int = 3
+    batch: int = 128
+    lr: float = 2e-4
+    loss: str = "sat-ce"
+    weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        between("epochs", self.epochs, 1, 100_000)
+        between("batch", self.batch, 2, 1_000_000)
+        positive("lr", self.lr)
+        not_empty("loss", self.loss)
+        between("weight_bits", self.weight_bits, 2, 8)
+
+
+@dataclass(frozen=True)
+class LavaConfig:
+    """How many test samples are replayed through Lava."""
+
+    samples: int = 32
+
+    def __post_init__(self) -> None:
+        between("samples", self.samples, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment; see the parts for their options.
+
+    Args:
+        data: One of ``digits``, ``mnist``, ``fashion-mnist``, ``cifar10``.
+        data_root: Folder with the data files; empty for the embedded digits.
+        validation: Share of the training images held out for validation, above 0 and below 1.
+        seed: Seed of everything random, 0 .. 2**32 - 1.
+        out: Run folder.
+        chip: Name of a chip file in ``hardware_configs``, or a path to one.
+    """
+
+    data: str
+    networks: NetworksConfig
+    data_root: str = ""
+    validation: float = 0.1
+    seed: int = 0
+    out: str = "runs/run"
+    chip: str = "loihi2"
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
+    lava: LavaConfig = field(default_factory=LavaConfig)
+
+    def __post_init__(self) -> None:
+        one_of("data", self.data, DATA_SETS)
+        between("validation", self.validation, 0.001, 0.9)
+        between("seed", self.seed, 0, 2**32 - 1)
+        not_empty("out", self.out)
+        not_empty("chip", self.chip)
+
+    @classmethod
+    def default(cls, data: str = "digits") -> Config:
+        """The tuned configuration for one data set.
+
+        Raises:
+            ConfigError: no such data set.
+        """
+        from neurokd.recipes import RECIPES
+
+        one_of("data", data, DATA_SETS)
+        return cls.from_dict({"data": data, "out": f"runs/{data}", **RECIPES[data]})
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Config:
+        """Build from nested tables; every key must be known and of the declared type.
+
+        Raises:
+            ConfigError: unknown or missing key, value of another type or out of range.
+        """
+        return read_table(cls, table)
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "") -> Config:
+        """Build from TOML text.
+
+        Raises:
+            ConfigError: not TOML, or as :meth:`from_dict`.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError("the configuration is not TOML", where=where, got=error, allowed="TOML 1.0") from error
+        try:
+            return cls.from_dict(table)
+        except ConfigError as error:
+            raise moved(error, f"{where}: {error.where}" if where else error.where) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Config:
+        """Read ``config.toml``.
+
+        Raises:
+            FileError: missing or unreadable.
+            ConfigError: as :meth:`from_toml`.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise FileError(
+                "cannot read the configuration", where=path, got=error.strerror or error, allowed="a readable TOML file"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError("the configuration is not TOML", where=path, got=error, allowed="UTF-8 text") from error
+        return cls.from_toml(text, str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain tables; :meth:`from_dict` gives an equal Config back."""
+        return dataclasses.asdict(self)
+
+    def to_toml(self) -> str:
+        """TOML text; :meth:`from_toml` gives an equal Config back."""
+        return tomli_w.dumps(self.to_dict())
+
+    def save(self, path: str | Path) -> None:
+        """Write the TOML text atomically.
+
+        Raises:
+            FileError: the folder cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.to_toml(), encoding="utf-8")
+
+    def override(self, changes: Mapping[str, Any]) -> Config:
+        """A copy with dotted keys set: ``{"training.student.epochs": 5, "seed": 1}``.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
+        table = self.to_dict()
+        for key, value in changes.items():
+            set_dotted(table, key, value)
+        return self.from_dict(table)
+
+
+def _views_fit(stage: StageConfig) -> None:
+    if (stage.views > 1) != (stage.shift > 0 or stage.flip):
+        raise ConfigError(
+            "views and augmentation do not fit together",
+            where="views",
+            got=f"views = {stage.views}, shift = {stage.shift}, flip = {stage.flip}",
+            allowed="views = 1 with neither, or views > 1 with shift > 0 or flip",
+        )
