@@ -1,0 +1,62 @@
+"""NIR files and graphs as typed, ordered, checked nodes."""
+
+from deploy.graph.finding import Finding
+from deploy.graph.neurons import (
+    IF,
+    LI,
+    LIF,
+    SPIKING,
+    CubaLI,
+    CubaLIF,
+    Delay,
+    Elementwise,
+    I,
+    Neuron,
+    Scale,
+    Threshold,
+)
+from deploy.graph.nodes import (
+    Affine,
+    AvgPool2d,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Input,
+    Node,
+    Output,
+    Pool2d,
+    SumPool2d,
+    Synapse,
+)
+from deploy.graph.quantization import NeuronGrid, Quantization, RunSettings, SynapseGrid
+
+__all__ = [
+    "IF",
+    "LI",
+    "LIF",
+    "SPIKING",
+    "Affine",
+    "AvgPool2d",
+    "Conv1d",
+    "Conv2d",
+    "CubaLI",
+    "CubaLIF",
+    "Delay",
+    "Elementwise",
+    "Finding",
+    "Flatten",
+    "I",
+    "Input",
+    "Neuron",
+    "NeuronGrid",
+    "Node",
+    "Output",
+    "Pool2d",
+    "Quantization",
+    "RunSettings",
+    "Scale",
+    "SumPool2d",
+    "Synapse",
+    "SynapseGrid",
+    "Threshold",
+]
