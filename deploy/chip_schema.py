@@ -183,6 +183,9 @@ class Formats(Section):
     title = "formats"
     weight_bits = _integer("bit", "Widest stored weight, without the sign mode's extra bit.", 1, 32)
     weight_bits_allowed = _integers("bit", "Every stored weight width there is.", 1, 32)
+    synapse_header_bits = _integer("bit", "Bits in front of each block of synapses in memory.", 0, 1024)
+    synapses_per_header = _integer("synapses", "Longest block of synapses behind one header.", 1)
+    index_bits_allowed = _integers("bit", "Widths a sparse synapse's target index can have.", 1, 32)
     weight_exp_min = _integer("exponent", "Smallest weight exponent.", -32, 32)
     weight_exp_max = _integer("exponent", "Largest weight exponent.", -32, 32)
     accumulator_bits = _integer("bit", "Signed width of the sum of a step's weights, before the input shift.", 1, 64)
