@@ -1,6 +1,7 @@
 """NIR files and graphs as typed, ordered, checked nodes."""
 
 from deploy.graph.finding import Finding
+from deploy.graph.graph import Graph
 from deploy.graph.neurons import (
     IF,
     LI,
@@ -29,6 +30,7 @@ from deploy.graph.nodes import (
     Synapse,
 )
 from deploy.graph.quantization import NeuronGrid, Quantization, RunSettings, SynapseGrid
+from deploy.graph.shapes import Shapes
 
 __all__ = [
     "IF",
@@ -45,6 +47,7 @@ __all__ = [
     "Elementwise",
     "Finding",
     "Flatten",
+    "Graph",
     "I",
     "Input",
     "Neuron",
@@ -55,6 +58,7 @@ __all__ = [
     "Quantization",
     "RunSettings",
     "Scale",
+    "Shapes",
     "SumPool2d",
     "Synapse",
     "SynapseGrid",

@@ -37,11 +37,14 @@ def shorten(value: object, limit: int = 120) -> str:
 
 
 def float_array(field: str, value: object) -> FloatArray:
-    """A read-only float64 array of finite numbers, of any shape (float32 and integers convert exactly)."""
+    """A read-only float64 array of finite numbers, of any shape; float32 and integers convert exactly.
+
+    An array that somebody could still write to is copied.
+    """
     array = real_array(field, value)
     if array.dtype.itemsize > 8 or (array.dtype.kind in "iu" and array.dtype.itemsize == 8):
         _require_exact(field, array)
-    result = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+    result = array.astype(np.float64, copy=array.flags.writeable)
     if not np.isfinite(result).all():
         raise bad(field, f"{int((~np.isfinite(result)).sum())} of {result.size} are NaN or infinite", "finite numbers")
     frozen: FloatArray = result.view()
