@@ -1,0 +1,223 @@
+"""Compiled kernels: event-driven synapses and the integer neuron scan. ``nogil``, so threads run samples in parallel.
+
+Layout: arrays are sample-major (``[B, T, n]``) and images channel-last, so the innermost loop always runs over
+neighbouring memory and vectorizes. Sums of 8-bit weights gather in int16 for as many rows as cannot overflow, then
+move to int32. Every 32-bit operation is cast back at once: numba would widen it to 64 bits and halve the vector width.
+
+The neuron arithmetic is that of :mod:`deploy.fixed_point`, rewritten for 32-bit registers:
+``(|x| * k) >> 12 = (|x| >> 12) * k + (((|x| & 4095) * k) >> 12)`` for ``k <= 4096``, exact and never above ``|x|``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+Array = Any  # numpy arrays; numba specialises on their types
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _events(row: Array, index: Array) -> int:
+    """Positions of the nonzero entries of ``row``; returns how many. ``index`` holds one more than ``row``."""
+    count = 0
+    for i in range(row.size):
+        index[count] = i
+        count += 1 if row[i] != 0 else 0
+    return count
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _add_rows(weights: Array, index: Array, start: int, stop: int, partial: Array) -> None:
+    """``partial[j] += sum of weights[index[start:stop], j]`` in int16, eight rows at a time."""
+    at = start
+    while at + 8 <= stop:
+        a, b, c, d = weights[index[at]], weights[index[at + 1]], weights[index[at + 2]], weights[index[at + 3]]
+        e, f, g, h = weights[index[at + 4]], weights[index[at + 5]], weights[index[at + 6]], weights[index[at + 7]]
+        for j in range(partial.size):
+            partial[j] = np.int16(partial[j] + a[j] + b[j] + c[j] + d[j] + e[j] + f[j] + g[j] + h[j])
+        at += 8
+    while at < stop:
+        row = weights[index[at]]
+        for j in range(partial.size):
+            partial[j] = np.int16(partial[j] + row[j])
+        at += 1
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _emit(total: Array, step: int, exponent: int, sums: Array) -> None:
+    """``sums += shift(total * step, exponent)``; the right shift rounds toward minus infinity, as numpy's does."""
+    left, right = max(exponent, 0), max(-exponent, 0)
+    for j in range(sums.size):
+        sums[j] = np.int32(sums[j] + np.int32(np.int32(np.int32(total[j] * step) << left) >> right))
+
+
+@njit(cache=True, nogil=True)
+def dense_events(
+    source: Array, weights: Array, fanout: Array, step: int, exponent: int, rows: int, lag: int, first: int,
+    sums: Array, synops: Array,
+) -> None:  # fmt: skip
+    """Binary spikes through a dense block.
+
+    Args:
+        source: uint8 ``[B, T, n_in]`` of 0 and 1.
+        weights: int8 or int16 ``[n_in, n_out]``, in units of ``step``.
+        fanout: int32 ``[n_in]``: nonzero weights of each source.
+        rows: How many rows cannot overflow int16.
+        lag: Delay in steps; ``first``: step of the first row of ``sums`` within ``source``.
+        sums: int32 ``[B, S, n_out]``, added to; synops: int64 ``[B, S]``, added to.
+    """
+    n_out = weights.shape[1]
+    index = np.empty(source.shape[2] + 1, np.int64)
+    partial, total = np.empty(n_out, np.int16), np.empty(n_out, np.int32)
+    for b in range(sums.shape[0]):
+        for s in range(sums.shape[1]):
+            if first + s - lag < 0:
+                continue
+            count = _events(source[b, first + s - lag], index)
+            total[:] = 0
+            for start in range(0, count, rows):
+                partial[:] = 0
+                _add_rows(weights, index, start, min(start + rows, count), partial)
+                for j in range(n_out):
+                    total[j] = np.int32(total[j] + partial[j])
+            _emit(total, step, exponent, sums[b, s])
+            for e in range(count):
+                synops[b, s] += fanout[index[e]]
+
+
+@njit(cache=True, nogil=True)
+def dense_graded(
+    source: Array, weights: Array, fanout: Array, step: int, exponent: int, rows: int, lag: int, first: int,
+    sums: Array, synops: Array,
+) -> None:  # fmt: skip
+    """Graded spikes (uint8 values) through a dense block; arguments as :func:`dense_events`."""
+    n_out = weights.shape[1]
+    total = np.empty(n_out, np.int32)
+    for b in range(sums.shape[0]):
+        for s in range(sums.shape[1]):
+            if first + s - lag < 0:
+                continue
+            total[:] = 0
+            for i in range(source.shape[2]):
+                value = np.int32(source[b, first + s - lag, i])
+                if value != 0:
+                    row = weights[i]
+                    for j in range(n_out):
+                        total[j] = np.int32(total[j] + np.int32(value * row[j]))
+                    synops[b, s] += fanout[i]
+            _emit(total, step, exponent, sums[b, s])
+
+
+@njit(cache=True, nogil=True)
+def conv_events(
+    source: Array, weights: Array, geometry: Array, fanout: Array, step: int, exponent: int, lag: int, first: int,
+    sums: Array, synops: Array,
+) -> None:  # fmt: skip
+    """Binary or graded spikes through a convolution, scattered from each event.
+
+    Args:
+        source: uint8 ``[B, T, H*W*C]``, channel-last.
+        weights: int16 ``[C, kh, kw, O/groups]``: what one input channel sends to the channels of its group.
+        geometry: int64: H, W, C, H', W', O, stride y x, padding y x, dilation y x, channels per group.
+        sums: int32 ``[B, S, H'*W'*O]``, channel-last, added to; the rest as :func:`dense_events`.
+    """
+    width, channels = geometry[1], geometry[2]
+    total = np.empty(sums.shape[2], np.int32)
+    for b in range(sums.shape[0]):
+        for s in range(sums.shape[1]):
+            if first + s - lag < 0:
+                continue
+            total[:] = 0
+            row = source[b, first + s - lag]
+            for i in range(row.size):
+                if row[i] != 0:
+                    synops[b, s] += fanout[i]
+                    channel = i % channels
+                    pixel = i // channels
+                    _scatter(pixel // width, pixel % width, channel, np.int32(row[i]), weights, geometry, total)
+            _emit(total, step, exponent, sums[b, s])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scatter(y: int, x: int, channel: int, value: int, weights: Array, geometry: Array, total: Array) -> None:
+    """Add one event's weights to every output it reaches."""
+    out_h, out_w, out_c = geometry[3], geometry[4], geometry[5]
+    stride_y, stride_x, pad_y, pad_x = geometry[6], geometry[7], geometry[8], geometry[9]
+    dilation_y, dilation_x, per_group = geometry[10], geometry[11], geometry[12]
+    out_per_group = weights.shape[3]
+    offset = (channel // per_group) * out_per_group
+    for ky in range(weights.shape[1]):
+        top = y + pad_y - ky * dilation_y
+        if top < 0 or top % stride_y != 0 or top // stride_y >= out_h:
+            continue
+        for kx in range(weights.shape[2]):
+            left = x + pad_x - kx * dilation_x
+            if left < 0 or left % stride_x != 0 or left // stride_x >= out_w:
+                continue
+            base = ((top // stride_y) * out_w + left // stride_x) * out_c + offset
+            kernel = weights[channel, ky, kx]
+            for o in range(out_per_group):
+                total[base + o] = np.int32(total[base + o] + np.int32(value * kernel[o]))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _decay(x: int, k: int) -> Any:
+    """:func:`deploy.fixed_point.decay` with ``k = 4096 - d``, in 32-bit registers."""
+    sign = np.int32(x >> 31)
+    magnitude = np.int32(np.int32(x ^ sign) - sign)
+    high = np.int32(np.int32(magnitude >> 12) * k)
+    low = np.int32(np.int32(np.int32(magnitude & 4095) * k) >> 12)
+    return np.int32(np.int32(np.int32(high + low) ^ sign) - sign)
+
+
+@njit(cache=True, nogil=True)
+def neurons(
+    sums: Array, constant: bool, bias: Array, du: int, dv: int, vth: int, subtract: bool, u: Array, v: Array,
+    spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """The integer scan of one population over steps.
+
+    Args:
+        sums: int32 ``[B, S, n]``, or ``[B, 1, n]`` used at every step when ``constant``.
+        bias: int32 ``[n]`` effective bias.
+        u, v: int32 ``[B, n]`` state, updated in place.
+        spikes: uint8 ``[B, T, n]``; rows ``first`` to ``first + S`` are written.
+        tally: int64 ``[4, B, S]``: spikes, active neurons, wraps, saturations.
+        keep_u, keep_v: int32 ``[B, S, n]`` records, or of zero size when not asked for.
+    """
+    current_factor, membrane_factor = np.int32(4096 - (du + 1)), np.int32(4096 - dv)
+    threshold = np.int32(vth << 6)
+    turn, edge, limit = np.int32(1 << 24), np.int32(1 << 23), np.int32((1 << 23) - 1)
+    n = bias.size
+    for b in range(u.shape[0]):
+        state_u, state_v = u[b], v[b]
+        for s in range(tally.shape[2]):
+            a = sums[b, 0 if constant else s]
+            out = spikes[b, first + s]
+            fired, active, wraps, clipped = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+            for j in range(n):
+                raw = np.int32(np.int32(a[j]) << 6)
+                if current_factor != 0:
+                    raw = np.int32(_decay(state_u[j], current_factor) + raw)
+                over, under = raw > edge, raw <= -edge
+                wrapped = np.int32(raw - turn) if over else raw
+                current = np.int32(raw + turn) if under else wrapped
+                rise = np.int32(np.int32(_decay(state_v[j], membrane_factor) + current) + bias[j])
+                membrane = min(max(rise, np.int32(-limit)), limit)
+                spike = membrane > threshold
+                rest = np.int32(membrane - threshold) if subtract else np.int32(0)
+                state_u[j] = current
+                state_v[j] = rest if spike else membrane
+                out[j] = np.uint8(spike)
+                fired = np.int32(fired + np.int32(spike))
+                active = np.int32(active + np.int32((current | membrane) != 0))
+                wraps = np.int32(wraps + np.int32(over | under))
+                clipped = np.int32(clipped + np.int32(membrane != rise))
+            tally[0, b, s], tally[1, b, s] = fired, active
+            tally[2, b, s], tally[3, b, s] = wraps, clipped
+            if keep_u.size:
+                keep_u[b, s] = state_u
+            if keep_v.size:
+                keep_v[b, s] = state_v

@@ -1,0 +1,73 @@
+"""Step-by-step runs for closed loops: spikes in, spikes out, state kept between calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.program import Program
+from deploy.simulator.engine import advance, fresh_buffers
+from deploy.simulator.plan import plan, to_inner, to_outer
+from deploy.spikes import stimulus
+
+Array = npt.NDArray[Any]
+
+
+class Session:
+    """A program that is being run step by step; see :func:`open`."""
+
+    def __init__(self, program: Program, batch: int = 1) -> None:
+        self.program = program
+        self._plan = plan(program)
+        self._history = self._plan.longest_lag + 1
+        self._batch = batch
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to rest: u, v and every spike on its way are zero."""
+        values = np.zeros((self._batch, self._history, self.program.input.size), np.uint8)
+        self._buffers = fresh_buffers(self.program, values, self._history)
+        for population in self.program.populations:
+            self._buffers.tallies[population.name] = np.zeros((5, self._batch, self._history), np.int64)
+
+    def step(self, spikes_in: npt.ArrayLike) -> Array:
+        """Advance one step.
+
+        Args:
+            spikes_in: Integers of the input's shape, or ``[B, *shape]``.
+
+        Returns:
+            The output's spikes uint8, ``shape`` or ``[B, *shape]`` like the input.
+
+        Raises:
+            SpikesError: the spikes do not fit the program's input.
+        """
+        array = np.asarray(spikes_in)
+        single = array.ndim == len(self.program.input.shape)
+        given = stimulus(self.program, array[None] if single else array, steps=1)
+        for held in self._buffers.spikes.values():
+            held[:, :-1] = held[:, 1:]
+        self._buffers.spikes[self.program.input.name][:, -1] = to_inner(given.values[0], self.program.input.shape)
+        advance(self._plan, self._buffers, self._history - 1, 1)
+        out = self._last(self.program.output.name)
+        answer: Array = out[0] if single else out
+        return answer
+
+    def _last(self, name: str) -> Array:
+        return to_outer(self._buffers.spikes[name][:, -1], self.program.node(name).shape).copy()
+
+    def spikes(self, name: str) -> Array:
+        """A population's spikes of the last step, uint8 ``[B, *shape]``."""
+        return self._last(name)
+
+    def membrane(self, name: str) -> Array:
+        """A population's v after the last step, int32 ``[B, *shape]``."""
+        membrane: Array = to_outer(self._buffers.v[name], self.program.node(name).shape).copy()
+        return membrane
+
+
+def open(program: Program, batch: int = 1) -> Session:  # noqa: A001 - reads as simulator.open(program)
+    """Start a session of ``batch`` independent samples: ``out = session.step(spikes_in)``."""
+    return Session(program, batch)
