@@ -1,0 +1,213 @@
+"""Program and Chip to Placement: a simple, deterministic greedy mapping.
+
+Each layer has cores of its own. A layer that does not fit on one core is cut into the fewest pieces a greedy cut finds,
+evened out so that no core has more work than it must. The input's spikes come from outside and need no core.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploy.chip import Chip, load_chip
+from deploy.contacts import Counts, Mask, synapses_onto
+from deploy.errors import RuleError
+from deploy.place_core import RESOURCES, Need, Order, Slice, cut, largest_fan_in, need
+from deploy.placement import Core, Placement, Route
+from deploy.program import Conv, Population, Program
+
+
+def place(program: Program, chip: Chip | str) -> Placement:
+    """Put every layer of a program on cores of one chip.
+
+    Only limits are checked here, not number formats: that is the design rules' part.
+
+    Raises:
+        RuleError: it does not fit; the message says which limit stops it and what would fit.
+        ChipError: the chip does not publish how many cores it has or how many neurons a core holds.
+    """
+    chip = load_chip(chip) if isinstance(chip, str) else chip
+    _check_fans(program, chip)
+    caps = {p.name: min(p.size, chip.limits.neurons_per_core) for p in program.populations}
+    while True:
+        parts = [part for p in program.populations for part in _cut_layer(program, chip, p, caps[p.name])]
+        masks = [part.mask(_population(program, part.layer)) for part in parts]
+        routes = _routes(program, parts, masks)
+        over = _output_axons_over(parts, routes, chip)
+        if not over:
+            break
+        for layer, used in over.items():
+            _require_smaller(layer, caps[layer], used, chip)
+            caps[layer] = max(1, min(caps[layer] - 1, caps[layer] * chip.limits.output_axons_per_core // used))
+    _check_cores(parts, chip)
+    return _placement(program, chip, parts, routes)
+
+
+def _population(program: Program, name: str) -> Population:
+    node = program.node(name)
+    assert isinstance(node, Population)
+    return node
+
+
+def _cut_layer(program: Program, chip: Chip, population: Population, cap: int) -> list[Slice]:
+    """The better of the orders a layer can be cut in: fewer cores first, then fewer input axons."""
+    convolved = any(isinstance(s, Conv) for s in program.incoming(population.name))
+    orders: tuple[Order, ...] = ("row-major", "pixel-major") if convolved else ("row-major",)
+    tried = [_cut_in_order(program, chip, population, cap, order) for order in orders]
+    fitting = [parts for parts in tried if parts]
+    if not fitting:
+        raise _does_not_fit(program, population, chip)
+    fewest = min(len(parts) for parts in fitting)
+    best = [parts for parts in fitting if len(parts) == fewest]
+    return best[0] if len(best) == 1 else min(best, key=lambda parts: _input_axons(program, chip, parts))
+
+
+def _input_axons(program: Program, chip: Chip, parts: list[Slice]) -> int:
+    return sum(need(program, chip, part).input_axons for part in parts)
+
+
+def _cut_in_order(program: Program, chip: Chip, population: Population, cap: int, order: Order) -> list[Slice]:
+    """The layer's slices in one order; none when a neuron does not fit even alone."""
+
+    def fits(start: int, stop: int) -> bool:
+        return not _exceeded(need(program, chip, Slice(population.name, order, start, stop)), chip)
+
+    return [Slice(population.name, order, start, stop) for start, stop in cut(population.size, cap, fits)]
+
+
+def _exceeded(wanted: Need, chip: Chip) -> dict[str, tuple[int, int]]:
+    """The per-core limits a slice breaks: ``{resource: (used, max)}``."""
+    pairs = {
+        "neurons": (wanted.neurons, chip.limits["neurons_per_core"].value),
+        "synaptic_memory_bits": (wanted.synaptic_memory_bits, chip.limits["synaptic_memory_bits_per_core"].value),
+        "input_axons": (wanted.input_axons, chip.limits["input_axons_per_core"].value),
+    }
+    return {name: (used, most) for name, (used, most) in pairs.items() if most is not None and used > most}
+
+
+def _does_not_fit(program: Program, population: Population, chip: Chip) -> RuleError:
+    alone = (need(program, chip, Slice(population.name, "row-major", n, n + 1)) for n in range(population.size))
+    broken = next(over for over in (_exceeded(wanted, chip) for wanted in alone) if over)
+    got = ", ".join(f"{used:,} {name.replace('_', ' ')}" for name, (used, _) in broken.items())
+    allowed = ", ".join(f"{most:,} {name.replace('_', ' ')}" for name, (_, most) in broken.items())
+    return RuleError(
+        "a single neuron of the layer does not fit on a core",
+        where=f"layer {population.name} on {chip.name}",
+        got=got,
+        allowed=f"at most {allowed} a core",
+        next_step="it would fit with fewer inputs to the layer, or fewer bits a weight",
+    )
+
+
+def _check_fans(program: Program, chip: Chip) -> None:
+    for population in program.populations:
+        _check_fan("fan_in", largest_fan_in(program, population.name), population.name, chip)
+    for name in (program.input.name, *(p.name for p in program.populations)):
+        _check_fan("fan_out", int(_fan_out(program, name).max(initial=0)), name, chip)
+
+
+def _fan_out(program: Program, name: str) -> Counts:
+    total = np.zeros(program.node(name).size, dtype=np.int64)
+    for synapse in program.outgoing(name):
+        every: Mask = np.ones(program.node(synapse.target).size, dtype=np.bool_)
+        total += synapses_onto(program, synapse, every)
+    return total
+
+
+def _check_fan(limit: str, used: int, layer: str, chip: Chip) -> None:
+    most = chip.limits[limit].value
+    if most is not None and used > most:
+        raise RuleError(
+            f"the {limit.replace('_', '-')} of a neuron is too large, and cutting the layer does not change it",
+            where=f"layer {layer} on {chip.name}",
+            got=f"{used:,} synapses",
+            allowed=f"at most {most:,}",
+            next_step=f"it would fit with at most {most:,} nonzero weights a neuron: a smaller layer, or pruning",
+        )
+
+
+def _routes(program: Program, parts: list[Slice], masks: list[Mask]) -> tuple[Route, ...]:
+    """Every way spikes take, with the axons it needs."""
+    routes = []
+    for target, (part, mask) in enumerate(zip(parts, masks, strict=True)):
+        for synapse in program.incoming(part.layer):
+            sending = synapses_onto(program, synapse, mask) > 0
+            if synapse.source == program.input.name:
+                routes.append(_route(synapse.source, None, target, sending, np.ones_like(sending)))
+                continue
+            sources = (k for k, other in enumerate(parts) if other.layer == synapse.source)
+            routes += [_route(synapse.source, k, target, sending, masks[k]) for k in sources]
+    return tuple(route for route in routes if route.axons)
+
+
+def _route(source: str, source_core: int | None, target: int, sending: Mask, here: Mask) -> Route:
+    axons = int(np.count_nonzero(sending & here))
+    return Route(source, source_core, target, axons, axons / int(np.count_nonzero(here)))
+
+
+def _output_axons(core: int, routes: tuple[Route, ...]) -> int:
+    return sum(route.axons for route in routes if route.source_core == core)
+
+
+def _output_axons_over(parts: list[Slice], routes: tuple[Route, ...], chip: Chip) -> dict[str, int]:
+    """Layers with a core that sends on more axons than it has, with the most it would need."""
+    most = chip.limits["output_axons_per_core"].value
+    over: dict[str, int] = {}
+    for core, part in enumerate(parts):
+        used = _output_axons(core, routes)
+        if most is not None and used > most:
+            over[part.layer] = max(used, over.get(part.layer, 0))
+    return over
+
+
+def _require_smaller(layer: str, cap: int, used: int, chip: Chip) -> None:
+    if cap > 1:
+        return
+    raise RuleError(
+        "a single neuron of the layer sends to more cores than a core has output axons",
+        where=f"layer {layer} on {chip.name}",
+        got=f"{used:,} output axons",
+        allowed=f"at most {chip.limits.output_axons_per_core:,}",
+        next_step="it would fit if the layers it feeds took fewer cores",
+    )
+
+
+def _check_cores(parts: list[Slice], chip: Chip) -> None:
+    if len(parts) <= chip.limits.cores:
+        return
+    counts = {layer: sum(part.layer == layer for part in parts) for layer in dict.fromkeys(p.layer for p in parts)}
+    largest = max(counts, key=lambda layer: counts[layer])
+    chips = -(-len(parts) // chip.limits.cores)
+    raise RuleError(
+        f"the program does not fit on one {chip.title}",
+        where=f"{len(counts)} layers on {chip.name}",
+        got=f"{len(parts):,} cores: " + ", ".join(f"{layer} {count}" for layer, count in counts.items()),
+        allowed=f"{chip.limits.cores:,} cores a chip",
+        next_step=f"it would fit on {chips} such chips, or with fewer neurons in {largest}",
+    )
+
+
+def _placement(program: Program, chip: Chip, parts: list[Slice], routes: tuple[Route, ...]) -> Placement:
+    raw = tuple(chip.limits[key].value for key in ("mesh_columns", "mesh_rows", "cores_per_tile"))
+    mesh = None if None in raw else (int(raw[0]), int(raw[1]), int(raw[2]))
+    cores = tuple(_core(program, chip, number, part, routes, mesh) for number, part in enumerate(parts))
+    return Placement(chip.name, program.digest, cores, chip.limits.cores, mesh, routes)
+
+
+def _core(
+    program: Program, chip: Chip, number: int, part: Slice, routes: tuple[Route, ...], mesh: tuple[int, int, int] | None
+) -> Core:
+    wanted = need(program, chip, part)
+    mask = part.mask(_population(program, part.layer))
+    used = {
+        "neurons": part.size,
+        "synaptic_memory_bits": wanted.synaptic_memory_bits,
+        "input_axons": wanted.input_axons,
+        "output_axons": _output_axons(number, routes),
+        "fan_in": largest_fan_in(program, part.layer),
+        "fan_out": int(_fan_out(program, part.layer)[mask].max(initial=0)),
+    }
+    pairs = tuple((name, (used[name], chip.limits[_LIMIT[name]].value)) for name in RESOURCES)
+    return Core(number, None if mesh is None else number // mesh[2], part, wanted.synapses, pairs)
+
+
+_LIMIT = {name: name if name.startswith("fan") else f"{name}_per_core" for name in RESOURCES}

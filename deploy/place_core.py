@@ -1,0 +1,165 @@
+"""What a slice of a layer needs of a core, and how a layer is cut into slices that fit.
+
+The encodings follow nengo-loihi's ``SynapseConfig.bits_per_axon``: a source neuron's synapses on a core are a list in
+blocks, each with a header and rounded up to a memory word; a list names every target (no index) or only the connected
+ones (with an index), whichever takes less for all sources together. A convolution's kernel is stored once a core: one
+list an input channel, for the output channels that live there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.chip import Chip
+from deploy.contacts import Counts, Mask, synapses_at, synapses_onto
+from deploy.program import Conv, Population, Program, Synapse
+
+Order = Literal["row-major", "pixel-major"]
+RESOURCES = ("neurons", "synaptic_memory_bits", "input_axons", "output_axons", "fan_in", "fan_out")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Neurons ``start`` to ``stop`` of a layer, in an order.
+
+    Attributes:
+        order: ``row-major`` as the program flattens them, or ``pixel-major``: all channels of a pixel together.
+    """
+
+    layer: str
+    order: Order
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return self.stop - self.start
+
+    def mask(self, population: Population) -> Mask:
+        """Which neurons of the layer are in it, bool ``[n]``, row-major."""
+        chosen = np.zeros(population.size, dtype=np.bool_)
+        chosen[neuron_order(population, self.order)[self.start : self.stop]] = True
+        return chosen
+
+
+def neuron_order(population: Population, order: Order) -> npt.NDArray[np.int64]:
+    """The layer's neurons, as row-major indices, in the order in which they are cut."""
+    numbers = np.arange(population.size, dtype=np.int64)
+    if order == "row-major":
+        return numbers
+    by_pixel: npt.NDArray[np.int64] = numbers.reshape(population.shape).transpose(1, 2, 0).reshape(-1)
+    return by_pixel
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a slice needs at its input, before it is known where its spikes go."""
+
+    neurons: int
+    synaptic_memory_bits: int
+    input_axons: int
+    synapses: int
+
+
+def need(program: Program, chip: Chip, part: Slice) -> Need:
+    """Memory, axons and synapses of a slice."""
+    population = program.node(part.layer)
+    assert isinstance(population, Population)
+    chosen = part.mask(population)
+    bits = axons = synapses = 0
+    for synapse in program.incoming(part.layer):
+        contacts = synapses_onto(program, synapse, chosen)
+        bits += memory_bits(program, chip, synapse, chosen, contacts)
+        axons += int(np.count_nonzero(contacts))
+        synapses += int(contacts.sum())
+    return Need(part.size, bits, axons, synapses)
+
+
+def memory_bits(program: Program, chip: Chip, synapse: Synapse, chosen: Mask, contacts: Counts) -> int:
+    """Synaptic memory of one block on a core.
+
+    Args:
+        chosen: bool ``[n_target]``, the neurons that live there.
+        contacts: int64 ``[n_source]``, synapses of each source onto them.
+    """
+    width = _at_least(chip.formats["weight_bits_allowed"].value, synapse.weight_bits)
+    neurons = int(np.count_nonzero(chosen))
+    index = _at_least(chip.formats["index_bits_allowed"].value, max(1, (neurons - 1).bit_length()))
+    if isinstance(synapse, Conv):
+        return int(_list_bits(chip, _kernel_lists(program, synapse, chosen), width + index).sum())
+    used = contacts[contacts > 0]
+    every = int(_list_bits(chip, np.full_like(used, neurons), width).sum())
+    connected = int(_list_bits(chip, used, width + index).sum())
+    return min(every, connected)
+
+
+def _kernel_lists(program: Program, conv: Conv, chosen: Mask) -> Counts:
+    """Nonzero kernel weights of each input channel for the output channels that have a chosen neuron."""
+    channels = chosen.reshape(program.node(conv.target).shape).any(axis=(1, 2)).reshape(conv.groups, -1)
+    taps = np.count_nonzero(conv.weights.reshape(conv.groups, channels.shape[1], conv.weights.shape[1], -1), axis=3)
+    lists: Counts = (taps * channels[..., None]).sum(axis=1).reshape(-1).astype(np.int64)
+    return lists[lists > 0]
+
+
+def _list_bits(chip: Chip, lengths: Counts, width: int) -> Counts:
+    """Bits of lists of synapses of ``width`` bits each; unpublished headers, blocks and words count as none."""
+    header = chip.formats["synapse_header_bits"].value or 0
+    block = chip.formats["synapses_per_header"].value or int(lengths.max(initial=1))
+    word = chip.limits["synaptic_memory_word_bits"].value or 1
+    full, rest = np.divmod(lengths, block)
+    last = -(-(rest * width + header) // word) * word
+    bits: Counts = full * (-(-(block * width + header) // word) * word) + np.where(rest > 0, last, 0)
+    return bits
+
+
+def _at_least(allowed: tuple[int, ...] | None, bits: int) -> int:
+    """The narrowest width the chip has for ``bits``; the width itself where the chip publishes none that wide."""
+    return min((width for width in allowed or () if width >= bits), default=bits)
+
+
+def largest_fan_in(program: Program, layer: str) -> int:
+    """Most synapses that end on one neuron of a layer."""
+    total = sum((synapses_at(program, synapse) for synapse in program.incoming(layer)), np.zeros(1, dtype=np.int64))
+    return int(total.max())
+
+
+def cut(size: int, cap: int, fits: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """Cut ``0 .. size`` greedily into the longest pieces that fit, then even them out if the even pieces fit too.
+
+    Args:
+        cap: Longest piece to try.
+        fits: Whether neurons ``start`` to ``stop`` fit on a core; true of every part of a piece that fits.
+
+    Returns:
+        The pieces; none when a neuron does not fit even alone.
+    """
+    pieces: list[tuple[int, int]] = []
+    start, guess = 0, cap
+    while start < size:
+        length = _longest(start, min(cap, size - start), min(guess, size - start), fits)
+        if length == 0:
+            return []
+        pieces.append((start, start + length))
+        start, guess = start + length, length
+    count = len(pieces)
+    even = [(size * k // count, size * (k + 1) // count) for k in range(count)]
+    return even if all(piece in pieces or fits(*piece) for piece in even) else pieces
+
+
+def _longest(start: int, cap: int, guess: int, fits: Callable[[int, int], bool]) -> int:
+    """Length of the longest piece from ``start`` that fits, by bisection from a guess; 0 if not one neuron fits."""
+    low, high = 0, cap + 1
+    trial = guess
+    while high - low > 1:
+        if fits(start, start + trial):
+            low = trial
+        else:
+            high = trial
+        trial = min(low + 1, cap) if trial == guess and low == guess else (low + high) // 2
+    return low
