@@ -1,5 +1,6 @@
 """NIR files and graphs as typed, ordered, checked nodes."""
 
+from deploy.graph.discrete import LifParameters, discretize, neuron_from_steps
 from deploy.graph.finding import Finding
 from deploy.graph.graph import Graph
 from deploy.graph.neurons import (
@@ -30,7 +31,9 @@ from deploy.graph.nodes import (
     Synapse,
 )
 from deploy.graph.quantization import NeuronGrid, Quantization, RunSettings, SynapseGrid
+from deploy.graph.read import from_nir, read
 from deploy.graph.shapes import Shapes
+from deploy.graph.write import to_nir, write
 
 __all__ = [
     "IF",
@@ -50,6 +53,7 @@ __all__ = [
     "Graph",
     "I",
     "Input",
+    "LifParameters",
     "Neuron",
     "NeuronGrid",
     "Node",
@@ -63,4 +67,10 @@ __all__ = [
     "Synapse",
     "SynapseGrid",
     "Threshold",
+    "discretize",
+    "from_nir",
+    "neuron_from_steps",
+    "read",
+    "to_nir",
+    "write",
 ]

@@ -1,0 +1,197 @@
+"""Time step and reset rule: stated by the file, given by the user, or recognised and said; never guessed silently.
+
+What the tools write (read in their exporters):
+
+- snntorch 1.0.0 ``export_nir.py``: dt = 1e-4, ``tau = dt / (1 - beta)``, ``r = tau / dt``, ``w_in = tau_syn / dt``;
+  the reset rule is dropped (subtract, its default, looks like zero).
+- SpikingJelly ``nir_exchange/to_nir.py``: dt = 1e-4, IF ``r = 1 / dt``, LIF ``r = tau / dt`` without
+  ``decay_input``; versions before 2.0 write soft reset as ``v_reset = 0``.
+- sinabs ``nir.py`` and the NIR paper's CNN: IF with ``r = 1`` and one unit of time per step; its default reset is
+  subtract, which is not written.
+- norse ``export_nir.py``: ``r = 1``, time constants in seconds, no dt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from deploy.errors import GraphError
+from deploy.graph.coerce import FloatArray
+from deploy.graph.finding import Finding
+from deploy.graph.neurons import IF, LI, LIF, SPIKING, CubaLI, CubaLIF, Delay, I
+from deploy.graph.nodes import Node, Output
+from deploy.graph.quantization import Reset
+
+COMMON_DT = 1e-4
+"""The time step snntorch and SpikingJelly write with, in seconds."""
+
+_TOLERANCE = 1e-5  # float32 parameters leave the implied dt up to 4e-7 off; dt itself differs by factors
+_RESETS: tuple[Reset, ...] = ("zero", "value", "subtract")
+
+
+def settle_dt(
+    nodes: Sequence[Node], stated: float | None, given: float | None
+) -> tuple[float | None, tuple[Finding, ...]]:
+    """The time step in seconds, None where nothing depends on it.
+
+    Args:
+        nodes: All nodes of the graph.
+        stated: What the file's own metadata says.
+        given: What the user says.
+
+    Raises:
+        GraphError: file and user disagree, or nobody says and no convention is recognised.
+    """
+    if stated is not None and given is not None and not _near(stated, given):
+        raise _conflict("time step", f"{stated:g} s in the file, {given:g} s given", "--dt")
+    if stated is not None or given is not None:
+        return (stated if stated is not None else given), ()
+    if not any(isinstance(node, (LIF, CubaLIF, IF, LI, I, CubaLI, Delay)) for node in nodes):
+        return None, ()
+    return _recognised_dt(nodes)
+
+
+def _recognised_dt(nodes: Sequence[Node]) -> tuple[float, tuple[Finding, ...]]:
+    implied = [value for node in nodes for value in _implied(node)]
+    low, high = (min(v.min() for v in implied), max(v.max() for v in implied)) if implied else (0.0, 0.0)
+    if low > 0 and _near(low, COMMON_DT) and _near(high, COMMON_DT):
+        what = "time step recognised: every neuron's input gain is 1 at dt = 1e-4 s, as snntorch and SpikingJelly write"
+        return COMMON_DT, (Finding("note", "", what, next_step="give --dt if the network was trained with another"),)
+    timed = [node for node in nodes if isinstance(node, (LIF, CubaLIF, LI, CubaLI, Delay))]
+    if low == high == 1 and not timed:
+        what = (
+            "time step recognised: IF with r = 1 and no time constant, one step is one unit of time (sinabs, NIR paper)"
+        )
+        return 1.0, (Finding("note", "", what, next_step="give --dt if the network was trained with another"),)
+    fits = low > 0 and _near(low, high) and low < 0.9 * _shortest(timed)
+    hint = f"; the input gain of every neuron would be 1 at dt = {low:g} s" if fits else ""
+    raise GraphError(
+        "the file does not say its time step, and no known convention fits" + hint,
+        where="dt",
+        got=_times(timed) or "no time step",
+        allowed="a time step in seconds",
+        next_step="give the time step the network was trained with: --dt SECONDS (dt=... in Python)",
+    )
+
+
+def _implied(node: Node) -> Iterator[FloatArray]:
+    """The time steps at which each gain of the node is 1; 0 where there is none."""
+    if isinstance(node, (LIF, LI)):
+        yield _ratio(node.tau, node.r)
+    elif isinstance(node, (CubaLIF, CubaLI)):
+        yield _ratio(node.tau_mem, node.r)
+        yield _ratio(node.tau_syn, node.w_in)
+    elif isinstance(node, (IF, I)):
+        yield _ratio(np.ones(()), node.r)
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    positive = denominator > 0
+    return np.where(positive, numerator / np.where(positive, denominator, 1.0), 0.0)
+
+
+def _shortest(nodes: Sequence[Node]) -> float:
+    constants = [getattr(node, name).min() for node in nodes for name in getattr(node, "times", ())]
+    return float(min(constants, default=np.inf))
+
+
+def _times(nodes: Sequence[Node]) -> str:
+    texts = (
+        f"{node.name}.{name} from {np.min(getattr(node, name)):g} s"
+        for node in nodes
+        for name in ("tau", "tau_mem", "delay")
+        if hasattr(node, name)
+    )
+    return ", ".join(list(texts)[:4])
+
+
+def settle_reset(
+    nodes: Sequence[Node], stated: str | None, given: str | None
+) -> tuple[Reset | None, tuple[Finding, ...]]:
+    """What a spike does to the membrane, None where no node spikes.
+
+    Args:
+        nodes: All nodes of the graph.
+        stated: What the file's own metadata says.
+        given: What the user says.
+
+    Raises:
+        GraphError: an unknown word, file and user disagree, ``v_reset`` contradicts the rule, or nobody says and
+            every ``v_reset`` is zero (exporters write that for reset by subtraction too).
+    """
+    rules = {_rule(word, place) for word, place in ((stated, "metadata"), (given, "--reset")) if word is not None}
+    spiking = [node for node in nodes if isinstance(node, SPIKING)]
+    if len(rules) > 1:
+        raise _conflict("reset rule", f"{stated} in the file, {given} given", "--reset")
+    if not spiking:
+        return None, ()
+    moved = [node for node in spiking if getattr(node, "v_reset").any()]  # noqa: B009 - on each class of SPIKING
+    if rules:
+        return _consistent(rules.pop(), moved), ()
+    if moved:
+        what = "reset rule recognised: v_reset is not zero, so a spike sets v = v_reset as NIR defines"
+        return "value", (Finding("note", moved[0].name, what),)
+    raise GraphError(
+        "the file does not say its reset rule: v_reset is 0, which snntorch, sinabs and older SpikingJelly also write "
+        "for networks trained with reset by subtraction (snntorch's and sinabs' default)",
+        where="reset",
+        got="v_reset = 0 in every neuron, no reset rule",
+        allowed=", ".join(_RESETS),
+        next_step="say how the network was trained: --reset zero (v = 0, NIR's own text) or --reset subtract",
+    )
+
+
+def _rule(word: str, place: str) -> Reset:
+    for rule in _RESETS:
+        if rule == word:
+            return rule
+    raise GraphError(
+        "the reset rule is not known",
+        where=place,
+        got=repr(word),
+        allowed=", ".join(_RESETS),
+        next_step="use one of them",
+    )
+
+
+def _consistent(rule: Reset, moved: Sequence[Node]) -> Reset:
+    if moved and rule != "value":
+        raise GraphError(
+            f"reset rule {rule!r} contradicts v_reset",
+            where=f"node {moved[0].name!r}, field 'v_reset'",
+            got="values other than 0",
+            allowed="v_reset = 0, or reset rule 'value'",
+            next_step="give --reset value, or correct v_reset in the file",
+        )
+    return rule
+
+
+def _near(left: float, right: float) -> bool:
+    return abs(left - right) <= _TOLERANCE * abs(right)
+
+
+def _conflict(what: str, got: str, option: str) -> GraphError:
+    return GraphError(
+        f"the {what} given is not the one the file states",
+        where=option,
+        got=got,
+        allowed="the file's own, or none",
+        next_step=f"leave {option} out",
+    )
+
+
+def stretch_outputs(nodes: Sequence[Node], arriving: dict[str, tuple[int, ...]]) -> tuple[list[Node], list[Finding]]:
+    """Output nodes whose declared shape has leading axes of 1 (batch and time, as rockpool writes) without them."""
+    result: list[Node] = []
+    notes: list[Finding] = []
+    for node in nodes:
+        shape = arriving.get(node.name)
+        if isinstance(node, Output) and shape and len(node.shape) > len(shape):
+            extra = len(node.shape) - len(shape)
+            if node.shape == (1,) * extra + shape:
+                notes.append(Finding("note", node.name, "leading axes of 1 left out (batch and time)", f"{node.shape}"))
+                node = Output(node.name, shape, metadata=node.metadata)
+        result.append(node)
+    return result, notes
