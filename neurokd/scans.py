@@ -1,0 +1,299 @@
+"""The scans over time as differentiable torch functions: fused (numba), and as a plain loop for everything else.
+
+For users there is :mod:`neurokd.neurons`. Quantization, whose forward pass is in integers, takes the backward scans
+(:func:`lif_backward`, :func:`cuba_lif_backward`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from deploy.errors import TrainingError
+from neurokd import kernels
+from neurokd.surrogates import SpikeFunction, Surrogate
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """What a scan computes from: parameters, and states [B, *shape] before the first step.
+
+    ``alpha`` and ``i0`` are None in a plain LIF, ``bias`` where there is none.
+    """
+
+    alpha: Tensor | None
+    beta: Tensor
+    threshold: Tensor
+    bias: Tensor | None
+    i0: Tensor | None
+    v0: Tensor
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a scan runs: T steps, the current held or not, the spike function, the reset detached or not."""
+
+    steps: int
+    held: bool
+    surrogate: Surrogate | SpikeFunction
+    detach_reset: bool
+    fused: bool
+
+
+def scan(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Spikes [T, B, *shape] and the last states i (None in a LIF) and v; fused where the kernels can take it."""
+    takes = current.device.type == "cpu" and current.dtype == torch.float32
+    if mode.fused and takes and isinstance(mode.surrogate, Surrogate):
+        return _fused(current, neuron, mode)
+    return _loop(current, neuron, mode)
+
+
+def _loop(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor | None, Tensor]:
+    i, v, spikes = neuron.i0, neuron.v0, []
+    for t in range(mode.steps):
+        x = current if mode.held else current[t]
+        if neuron.alpha is not None and i is not None:
+            i = x = neuron.alpha * i + x
+        v = neuron.beta * v + x
+        if neuron.bias is not None:
+            v = v + neuron.bias
+        s = mode.surrogate(v - neuron.threshold).to(v.dtype)
+        v = v - (s.detach() if mode.detach_reset else s) * v
+        spikes.append(s)
+    return torch.stack(spikes), i, v
+
+
+def _fused(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor | None, Tensor]:
+    batch = neuron.v0.shape
+    size, shape = math.prod(batch), batch[1:]
+    i0 = current.new_empty(0) if neuron.i0 is None else neuron.i0
+    parameters = (neuron.alpha, neuron.beta, neuron.threshold, neuron.bias)
+    spikes, i, v = _Scan.apply(  # type: ignore[no-untyped-call]
+        current.reshape(1 if mode.held else mode.steps, size).contiguous(),
+        i0.reshape(-1).contiguous(),
+        neuron.v0.reshape(-1).contiguous(),
+        *(_flat(parameter, shape, current) for parameter in parameters),
+        mode,
+    )
+    return spikes.view(mode.steps, *batch), None if neuron.i0 is None else i.view(batch), v.view(batch)
+
+
+def _flat(parameter: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor:
+    """A parameter as the kernels want it: [1] if shared, [N] if per neuron, [0] if absent."""
+    if parameter is None:
+        return like.new_empty(0)
+    if parameter.numel() == 1:
+        return parameter.reshape(1)
+    return parameter.expand(shape).reshape(-1).contiguous()
+
+
+def _array(tensor: Tensor) -> kernels.F32:
+    array: kernels.F32 = tensor.detach().numpy()
+    return array
+
+
+def _arrays(*tensors: Tensor) -> Any:
+    return tuple(_array(tensor) for tensor in tensors)
+
+
+class _Scan(torch.autograd.Function):
+    """The fused scan. Tensors: current [T or 1, M], states [M] or [0], parameters [0], [1] or [N]; all float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, i0: Tensor, v0: Tensor, alpha: Tensor, beta: Tensor, threshold: Tensor,
+        bias: Tensor, mode: Mode,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        ctx.save_for_backward(current, i0, v0, alpha, beta, threshold, bias)
+        ctx.mode = mode
+        spikes = current.new_empty(mode.steps, current.shape[1])
+        i_last, v_last = torch.empty_like(i0), torch.empty_like(v0)
+        kernels.forward(
+            _array(current),
+            _arrays(i0, v0),
+            _arrays(alpha, beta, threshold, bias),
+            _array(spikes),
+            _arrays(i_last, v_last),
+            threads=torch.get_num_threads(),
+        )
+        return spikes, i_last, v_last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        current, i0, v0, *params = ctx.saved_tensors
+        grad_i, grad_v, wanted = grads[1].clone(), grads[2].clone(), ctx.needs_input_grad[3:7]
+        source = _Source(current, current.new_empty(0, current.shape[1]), (i0, v0), tuple(params))
+        grad_current, out = _reverse(source, grads[0], (grad_i, grad_v), wanted, ctx.mode, current.shape[0] == 1)
+        reduced = [_reduce(*triple) for triple in zip(out, params, wanted, strict=True)]
+        return (grad_current, grad_i, grad_v, *reduced, None)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a backward scan starts from: the current, or given membranes [T, M] and their spikes [T, M]."""
+
+    values: Tensor
+    given: Tensor
+    states: tuple[Tensor, Tensor]
+    params: tuple[Tensor, ...]
+
+
+def _reverse(
+    source: _Source,
+    grad_spikes: Tensor,
+    grad_states: tuple[Tensor, Tensor],
+    wanted: Sequence[bool],
+    mode: Mode,
+    summed: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """dL/dcurrent [T, M], [1, M] if ``summed``; dL/dparameter [M] each; ``grad_states`` change in place."""
+    steps, size = grad_spikes.shape
+    like, surrogate = source.values, mode.surrogate
+    if not isinstance(surrogate, Surrogate):
+        raise RuntimeError("the backward scan was reached with a surrogate it does not know")
+    grad_current = like.new_zeros(1, size) if summed or steps == 1 else like.new_empty(steps, size)
+    out = [like.new_zeros(size if want else 0) for want in wanted]
+    kernels.backward(
+        _array(like),
+        _array(source.given),
+        _arrays(*source.states),
+        _arrays(*source.params),
+        (surrogate.code, float(surrogate.slope), 0.0 if mode.detach_reset else 1.0),
+        _array(grad_spikes.contiguous()),
+        _arrays(*grad_states),
+        _array(grad_current),
+        _arrays(*out),
+        threads=torch.get_num_threads(),
+    )
+    return grad_current, out
+
+
+def _reduce(grad: Tensor, values: Tensor, wanted: bool) -> Tensor | None:
+    """Sum a gradient [M] over the batch, and over the neurons too where they share one value."""
+    return grad.view(-1, values.numel()).sum(0) if wanted else None
+
+
+def lif_backward(
+    grad_spikes: Tensor,
+    v_pre: Tensor,
+    spikes: Tensor,
+    beta: float | Tensor,
+    threshold: float | Tensor,
+    surrogate: Surrogate,
+    *,
+    held: bool = False,
+    detach_reset: bool = False,
+) -> Tensor:
+    """dL/dcurrent of a LIF whose forward pass ran elsewhere, e.g. in the chip's integers.
+
+    Args:
+        grad_spikes: dL/dspikes [T, B, *shape], float32.
+        v_pre: membranes before the reset [T, B, *shape], float32, in the units of ``threshold``.
+        spikes: [T, B, *shape], 0.0 or 1.0, as the forward pass had them (``v_pre > threshold`` is not asked again).
+        beta: decay, one number or a tensor that broadcasts to ``shape``.
+        threshold: likewise.
+        surrogate: the spike function's derivative.
+        held: the current was held over time: sum its gradient.
+        detach_reset: no gradient through the reset.
+
+    Returns:
+        [T, B, *shape], or [B, *shape] if ``held``, in the units of ``v_pre``: multiply by d v_pre / d(your current).
+
+    Raises:
+        TrainingError: shapes that differ, or tensors that are not float32 on the CPU.
+    """
+    parameters = (None, beta, threshold, None)
+    return _given_backward(grad_spikes, v_pre, spikes, parameters, surrogate, held, detach_reset)[0]
+
+
+def cuba_lif_backward(
+    grad_spikes: Tensor,
+    v_pre: Tensor,
+    spikes: Tensor,
+    alpha: float | Tensor,
+    beta: float | Tensor,
+    threshold: float | Tensor,
+    surrogate: Surrogate,
+    *,
+    held: bool = False,
+    detach_reset: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """dL/dcurrent and dL/dbias of a CUBA-LIF whose forward pass ran elsewhere; arguments as in :func:`lif_backward`.
+
+    Returns:
+        The current's gradient [T, B, *shape] ([B, *shape] if ``held``), and the gradient of a bias on the membrane
+        [B, *shape], summed over time: sum it over the batch for a parameter.
+
+    Raises:
+        TrainingError: as :func:`lif_backward`.
+    """
+    parameters = (alpha, beta, threshold, None)
+    return _given_backward(grad_spikes, v_pre, spikes, parameters, surrogate, held, detach_reset)
+
+
+def _given_backward(
+    grad_spikes: Tensor,
+    v_pre: Tensor,
+    spikes: Tensor,
+    parameters: tuple[float | Tensor | None, ...],
+    surrogate: Surrogate,
+    held: bool,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor]:
+    _same(grad_spikes=grad_spikes, v_pre=v_pre, spikes=spikes)
+    steps, batch = v_pre.shape[0], v_pre.shape[1:]
+    size = math.prod(batch)
+    params = tuple(_flat(as_parameter(p, batch, v_pre), batch[1:], v_pre) for p in parameters)
+    filtered = params[0].numel() > 0
+    source = _Source(
+        v_pre.detach().reshape(steps, size).contiguous(),
+        spikes.detach().reshape(steps, size).contiguous(),
+        (v_pre.new_zeros(size if filtered else 0), v_pre.new_zeros(size)),
+        params,
+    )
+    grad_states = (v_pre.new_zeros(size if filtered else 0), v_pre.new_zeros(size))
+    mode, wanted = Mode(steps, held, surrogate, detach_reset, True), (False, False, False, filtered)
+    current, out = _reverse(source, grad_spikes.reshape(steps, size), grad_states, wanted, mode, held)
+    return current.view(batch if held else v_pre.shape), out[3].view(batch if filtered else (0,))
+
+
+def _same(**tensors: Tensor) -> None:
+    shape = tensors["v_pre"].shape
+    for name, tensor in tensors.items():
+        if tensor.shape != shape or tensor.dim() < 2 or tensor.dtype != torch.float32 or tensor.is_cuda:
+            raise TrainingError(
+                "the backward scan was given a tensor that does not fit",
+                where=name,
+                got=f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}",
+                allowed=f"torch.float32 {list(shape)} on the cpu, [T, B, *shape]",
+            )
+
+
+def as_parameter(value: float | Tensor | None, batch: torch.Size, like: Tensor, name: str = "parameter") -> Any:
+    """A neuron parameter as a tensor of ``like``'s dtype: 0-D, or a shape that broadcasts to ``batch[1:]``.
+
+    Raises:
+        TrainingError: for a shape that does not.
+    """
+    if value is None:
+        return None
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if tensor.numel() == 1:
+        return tensor.reshape(())
+    expected = list(batch[1:])
+    trailing = expected[len(expected) - tensor.dim() :]
+    if tensor.dim() > len(expected) or any(a not in (1, b) for a, b in zip(tensor.shape, trailing, strict=True)):
+        raise TrainingError(
+            "a neuron parameter does not fit the neurons",
+            where=name,
+            got=list(tensor.shape),
+            allowed=f"one number, or a shape that broadcasts to {expected}",
+        )
+    return tensor
