@@ -104,7 +104,7 @@ class Placement:
         head = ["core" if cores else "layer", "layer" if cores else "cores", *(r.replace("_", " ") for r in RESOURCES)]
         rows = [_core_row(core) for core in self.cores] if cores else [self._layer_row(name) for name in self.layers]
         title = f"{self.chip}: {len(self.cores)} of {self.cores_max} cores"
-        return title + "\n" + _aligned([[*head, "binding"], *rows])
+        return title + "\n" + aligned([[*head, "binding"], *rows])
 
     def _layer_row(self, layer: str) -> list[str]:
         cores = self.of(layer)
@@ -156,7 +156,8 @@ def _core_json(core: Core) -> dict[str, Any]:
     return {**place, "binding": core.binding, "resources": {name: list(pair) for name, pair in core.pairs}}
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
+    """Rows of cells as text in columns."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
