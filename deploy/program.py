@@ -113,7 +113,7 @@ class Population:
     du: int
     dv: int
     vth: int
-    bias_mant: npt.NDArray[np.int16]
+    bias_mant: npt.NDArray[Any]
     bias_exp: int = 0
     reset: ResetRule = "zero"
     scale: float = 0.0
@@ -166,7 +166,7 @@ class _Synapse:
     name: str
     source: str
     target: str
-    weights: npt.NDArray[np.int16]
+    weights: npt.NDArray[Any]
     weight_exp: int = 0
     weight_bits: int = 8
     sign_mode: fp.SignMode = "mixed"

@@ -45,11 +45,13 @@ def run(
         SpikesError: the spikes do not fit the program's input.
     """
     given = stimulus(program, spikes, steps)
+    wiring = {synapse.name: _by_source(program, synapse) for synapse in program.synapses}
     results = []
     states = _fresh(program)
     for sample in range(given.samples):
-        states = _fresh(program) if reset_between_samples else _carry_over(states)
-        _run_sample(program, given, sample, states)
+        earlier = states if sample > 0 and not reset_between_samples else None
+        states = _fresh(program) if earlier is None else _carry_over(states)
+        _run_sample(program, wiring, given, sample, states, earlier)
         results.append(states)
     return _trace(program, given, results)
 
@@ -62,39 +64,66 @@ def _carry_over(states: dict[str, _State]) -> dict[str, _State]:
     return {name: _State(list(state.u), list(state.v)) for name, state in states.items()}
 
 
-def _run_sample(program: Program, given: Stimulus, sample: int, states: dict[str, _State]) -> None:
+def _run_sample(
+    program: Program,
+    wiring: dict[str, Wiring],
+    given: Stimulus,
+    sample: int,
+    states: dict[str, _State],
+    earlier: dict[str, _State] | None,
+) -> None:
     for step in range(given.steps):
         for population in program.populations:
             sums, synops = [0] * population.size, 0
             for synapse in program.incoming(population.name):
-                sent = _sent(program, synapse, given, sample, step, states)
-                block, events = synaptic_sum(program, synapse, sent)
+                sent = _sent(program, synapse, given, sample, step, states, earlier)
+                block, events = synaptic_sum(wiring[synapse.name], sent, synapse.weight_exp, population.size)
                 sums = [a + b for a, b in zip(sums, block, strict=True)]
                 synops += events
             _update(population, states[population.name], sums, synops)
 
 
 def _sent(
-    program: Program, synapse: Synapse, given: Stimulus, sample: int, step: int, states: dict[str, _State]
+    program: Program,
+    synapse: Synapse,
+    given: Stimulus,
+    sample: int,
+    step: int,
+    states: dict[str, _State],
+    earlier: dict[str, _State] | None,
 ) -> list[int]:
-    """What a synapse's source sent ``delay`` steps ago; nothing before the sample began."""
+    """What a synapse's source sent ``delay`` steps ago; before the sample began, only carried-over spikes."""
     source = program.node(synapse.source)
-    when = step - synapse.delay
-    if when < 0:
+    when, owner = step - synapse.delay, states
+    if when < 0 and (earlier is None or when < -given.steps):
         return [0] * source.size
+    if when < 0 and earlier is not None:
+        when, owner, sample = when + given.steps, earlier, sample - 1
     if isinstance(source, Input):
         return [int(x) for x in given.at(when)[sample]]
-    return states[source.name].spikes[when]
+    return owner[source.name].spikes[when]
 
 
-def synaptic_sum(program: Program, synapse: Synapse, sent: list[int]) -> tuple[list[int], int]:
+Wiring = dict[int, list[tuple[int, int]]]
+
+
+def _by_source(program: Program, synapse: Synapse) -> Wiring:
+    """For each source neuron its (target neuron, weight) pairs."""
+    wiring: Wiring = {}
+    for target, source, weight in connections(program, synapse):
+        wiring.setdefault(source, []).append((target, weight))
+    return wiring
+
+
+def synaptic_sum(wiring: Wiring, sent: list[int], weight_exp: int, size: int) -> tuple[list[int], int]:
     """Sum of one synapse block for what its source sent, after ``weight_exp``, and the synaptic operations it took."""
-    sums, synops = [0] * program.node(synapse.target).size, 0
-    for j, i, weight in connections(program, synapse):
-        if sent[i] != 0:
-            sums[j] += weight * sent[i]
-            synops += 1
-    return [fp.shift(a, synapse.weight_exp) for a in sums], synops
+    sums, synops = [0] * size, 0
+    for i, value in enumerate(sent):
+        if value != 0:
+            for j, weight in wiring.get(i, ()):
+                sums[j] += weight * value
+                synops += 1
+    return [fp.shift(a, weight_exp) for a in sums], synops
 
 
 def connections(program: Program, synapse: Synapse) -> Iterator[tuple[int, int, int]]:

@@ -56,7 +56,8 @@ class Session:
         return answer
 
     def _last(self, name: str) -> Array:
-        return to_outer(self._buffers.spikes[name][:, -1], self.program.node(name).shape).copy()
+        last: Array = to_outer(self._buffers.spikes[name][:, -1], self.program.node(name).shape).copy()
+        return last
 
     def spikes(self, name: str) -> Array:
         """A population's spikes of the last step, uint8 ``[B, *shape]``."""
