@@ -35,13 +35,14 @@ class Encoding:
     Attributes:
         kind: ``direct`` (a graded spike, the same at every step), ``rate`` (seeded Bernoulli spikes) or ``latency``
             (one spike a pixel, brighter earlier).
-        bits: Width of the integers: 1 .. 8 for direct, 1 for rate and latency.
+        bits: The pixels are first brought to ``2**bits`` grey levels (:func:`quantize_images`), 1 .. 8. A direct
+            spike carries that integer; rate and latency spikes are binary and made from it.
         steps: Time steps T, 1 .. 32768.
         seed: Of the rate code, 0 .. 2**64 - 1.
         raw_levels: The largest raw pixel value of the data set (``Dataset.levels``), 1 .. 255.
 
     Raises:
-        ConfigError: a value out of range, or more than one bit for a spike that has one.
+        ConfigError: an unknown kind, or a value out of range.
     """
 
     kind: Kind = "direct"
@@ -63,19 +64,11 @@ class Encoding:
         _steps(self.steps)
         _raw_levels(self.raw_levels)
         checked_seed(self.seed)
-        if self.kind != "direct" and self.bits != 1:
-            raise ConfigError(
-                f"a {self.kind}-coded spike has one bit",
-                where="input bits",
-                got=self.bits,
-                allowed="1",
-                next_step=f"set the bits to 1 for {self.kind}, or use the direct encoding",
-            )
 
     @property
     def levels(self) -> int:
-        """The largest integer the encoding gives, ``2**bits - 1``; the network sees integer / levels."""
-        return int(2**self.bits - 1)
+        """The largest integer a spike carries: ``2**bits - 1`` for direct, else 1; the network sees integer/levels."""
+        return int(2**self.bits - 1) if self.kind == "direct" else 1
 
     def encode(self, images: Images, indices: ArrayLike) -> Images:
         """Encode a batch.
@@ -94,11 +87,12 @@ class Encoding:
         """
         _pixels(images, self.raw_levels)
         _samples(images, indices)
+        grey = direct(images, self.raw_levels, self.bits)
         if self.kind == "direct":
-            return direct(images, self.raw_levels, self.bits)
+            return grey
         if self.kind == "rate":
-            return rate(images, self.steps, self.seed, levels=self.raw_levels, indices=indices)
-        return latency(images, self.steps, levels=self.raw_levels)
+            return rate(grey, self.steps, self.seed, levels=2**self.bits - 1, indices=indices)
+        return latency(grey, self.steps, levels=2**self.bits - 1)
 
     def encode_steps(self, images: Images, indices: ArrayLike) -> Images:
         """As :meth:`encode`, always ``[T, B, *shape]``; direct is a read-only view that repeats without copying."""
@@ -185,8 +179,9 @@ def _lanes(steps: int, size: int, seed: int, sample: int) -> NDArray[np.uint16]:
     """
     width = -(-size // LANES)
     drawn = words(steps * width, seed, sample, FOR_SPIKES).astype("<u8", copy=False)
-    lanes = drawn.view("<u2").reshape(steps, width * LANES)
-    return np.minimum(lanes, np.uint16(ALWAYS - 1), out=lanes)
+    lanes: NDArray[np.uint16] = drawn.view("<u2").reshape(steps, width * LANES)
+    np.minimum(lanes, np.uint16(ALWAYS - 1), out=lanes)
+    return lanes
 
 
 def latency(images: Images, steps: int, *, levels: int = 255) -> NDArray[np.uint8]:
