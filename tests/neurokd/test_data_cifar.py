@@ -122,6 +122,12 @@ def test_a_pickle_that_calls_anything_is_refused_without_calling_it(tmp_path: Pa
     assert not marker.exists()
 
 
+def test_a_known_name_of_another_module_is_refused() -> None:
+    with pytest.raises(DataError) as caught:
+        read_python_batch(Path("x"), b"cos\ndtype\n.")
+    assert "it asks for os.dtype" in caught.value.got
+
+
 def test_an_object_array_is_refused() -> None:
     content = pickle.dumps({"data": np.array([[{}]], object), "labels": [0]})
     with pytest.raises(DataError) as caught:

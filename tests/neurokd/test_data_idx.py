@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from deploy.errors import DataError
 from neurokd.data import load, status
 from neurokd.data.idx import read_idx
+from neurokd.data.official import IDX_MD5, md5_of
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -208,8 +209,9 @@ def test_the_real_sets_are_official(shared_data: Path, name: str, title: str) ->
     assert data.train.images.max() == 255
 
 
-def test_files_of_the_other_set_are_refused(shared_data: Path, tmp_path: Path) -> None:
-    (tmp_path / "mnist").symlink_to(shared_data / "fashion-mnist")
+def test_files_of_the_other_set_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = write_set(tmp_path / "mnist")
+    monkeypatch.setitem(IDX_MD5["fashion-mnist"], "train-labels", md5_of(idx_bytes(arrays[LABELS])))
     with pytest.raises(DataError, match="belongs to fashion-mnist, not to mnist") as caught:
         load("mnist", tmp_path)
     assert caught.value.allowed == "the files of mnist"
