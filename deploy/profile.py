@@ -246,6 +246,6 @@ def _ignored(
         lines.append("The payload of graded input spikes: each is taken to cost what a plain spike costs.")
     if placement.chip != chip.name:
         lines.append(
-            f"That the program is placed on {placement.chip} and the constants are those of {chip.name}, another chip."
+            f"Differences between {placement.chip}, where the program is placed, and {chip.name}, the constants' chip."
         )
     return tuple(lines)

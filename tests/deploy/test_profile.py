@@ -188,7 +188,7 @@ def test_another_chips_constants_are_named() -> None:
     result = profile(program, two_steps(program), "loihi1", place(program, "loihi2"))
     assert (result.placed_on, result.chip) == ("loihi2", "loihi1")
     text = " ".join(result.ignored)
-    assert "placed on loihi2 and the constants are those of loihi1" in text
+    assert "between loihi2, where the program is placed, and loihi1" in text
     assert "payload" in text
 
 

@@ -1,0 +1,6 @@
+"""The report: PNG plots, and one self-contained HTML page of a run folder."""
+
+from deploy.report.plots import accuracy_by_stage, activity_by_layer, energy_by_event, spike_raster
+from deploy.report.render import page, render
+
+__all__ = ["accuracy_by_stage", "activity_by_layer", "energy_by_event", "page", "render", "spike_raster"]

@@ -1,0 +1,273 @@
+"""The report: what a run folder holds is shown, what it lacks is named, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy import reference
+from deploy.errors import FileError
+from deploy.place import place
+from deploy.profile import Profile, profile
+from deploy.program import Dense, Input, Population, Program
+from deploy.report import accuracy_by_stage, render
+from deploy.report.render import FIGURES, PARTS, page
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags balance; collects text, attributes and rows."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.text += " " + data
+        if self.open and self.rows and {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def row(self, first: str) -> list[str]:
+        return next(row for row in self.rows if row and row[0].strip().startswith(first))
+
+
+def net() -> Program:
+    layers = (
+        Population("hidden", (20,), 4095, 0, 31, np.zeros(20, np.int16)),
+        Population("out", (3,), 4095, 0, 31, np.zeros(3, np.int16)),
+    )
+    first = Dense("a", "in", "hidden", np.full((20, 4), 32, np.int16))
+    return Program(Input("in", (4,), 4), layers, (first, Dense("b", "hidden", "out", np.full((3, 20), 32, np.int16))))
+
+
+@pytest.fixture(scope="module")
+def profiled() -> Profile:
+    spikes = np.random.default_rng(0).integers(0, 2, (6, 5, 4))
+    return profile(net(), reference.run(net(), spikes), "loihi1", place(net(), "loihi2"))
+
+
+def summary(profiled: Profile) -> dict[str, Any]:
+    return {
+        "data": "digits",
+        "seed": 7,
+        "accuracy": {
+            "teacher": 98.5,
+            "assistant": 98.2,
+            "student_plain": 97.0,
+            "student": 98.1,
+            "quantized": 98.0,
+            "chip": 98.0,
+        },
+        "equality": {"samples": 32, "differing_spikes": {"nir": 0, "reference": 0, "simulator": 0, "lava": None}},
+        "seconds": {"teacher": 12.3, "distill": 4.0, "total": 16.3},
+        "versions": {"python": "3.11.7", "numpy": "2.0"},
+        **profiled.summary(),
+    }
+
+
+def comparison(name: str, differing: int, first: dict[str, Any] | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "samples": 32,
+        "steps": 6,
+        "spikes": 1234,
+        "differing": {"hidden": differing},
+        "differing_spikes": differing,
+        "first_difference": first,
+    }
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("picture") / "a.png"
+    accuracy_by_stage({"chip": 98.0}, path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, profiled: Profile, picture: bytes) -> Path:
+    """A complete run folder."""
+    run = tmp_path / "digits"
+    run.mkdir()
+    first = {"layer": "hidden", "sample": 2, "step": 5, "neuron": 11, "expected": 1, "got": 0}
+    parts = {
+        "summary": summary(profiled),
+        "profile": profiled.to_json(),
+        "placement": place(net(), "loihi2").to_json(),
+        "verify": {
+            "base": "trained student",
+            "comparisons": [comparison("nir", 0, None), comparison("lava", 3, first)],
+        },
+    }
+    for name, part in parts.items():
+        (run / f"{name}.json").write_text(json.dumps(part))
+    (run / "config.toml").write_text('[student]\nspec = "4-20-3"  # <small>\n')
+    for name in FIGURES:
+        (run / name).write_bytes(picture)
+    return run
+
+
+def rendered(folder: Path) -> Page:
+    return Page(render(folder).read_text(encoding="utf-8"))
+
+
+def test_a_complete_run_is_shown_whole(folder: Path) -> None:
+    shown = rendered(folder)
+    assert "Not in this report" not in shown.text
+    for heading in ("Proof of equality", "Accuracy by stage", "Energy and latency", "On the chip", "Configuration"):
+        assert heading in shown.text
+    assert "98.00 %" in shown.text
+    assert "-0.10 points to the float student" in shown.text
+    assert shown.row("nir")[1:5] == ["32", "6", "1,234", "0"]
+    assert "layer hidden, sample 2, step 5, neuron 11: 0 instead of 1" in shown.row("lava")[0]
+    assert shown.row("lava")[5] == "differs"
+    assert 'spec = "4-20-3"  # <small>' in shown.text
+
+
+def test_figures_are_tagged_and_cited(folder: Path, profiled: Profile) -> None:
+    shown = rendered(folder)
+    energy = shown.row("dynamic energy a sample")
+    assert energy[5] == "modelled"
+    assert "Davies et al. 2018" in energy[6]
+    assert shown.row("spikes a sample")[5] == "counted"
+    assert shown.row("active neuron updates")[3] == "81 pJ"
+    assert shown.row("spike messages sent")[3] == "not published"
+    assert all(line in shown.text for line in profiled.ignored)
+
+
+def test_the_chip_shows_used_and_maximum(folder: Path) -> None:
+    shown = rendered(folder)
+    assert "2 of 128 cores of loihi2" in shown.text
+    hidden = next(row for row in shown.rows if row[0] == "hidden" and "of 8,192" in row[2])
+    assert hidden[2] == "20of 8,192"
+    assert hidden[4] == "4unpublished"
+
+
+def test_the_page_loads_nothing(folder: Path) -> None:
+    html = render(folder).read_text(encoding="utf-8")
+    outside = [link for link in Page(html).links if not link.startswith(("#", "data:"))]
+    assert outside == []
+    assert not re.search(r"https?://|<script|@import|url\(", html)
+    assert len(re.findall(r'src="data:image/png;base64,', html)) == len(FIGURES)
+
+
+@pytest.mark.parametrize("name", [*PARTS, *FIGURES])
+def test_a_missing_part_is_named_and_the_rest_shown(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    shown = rendered(folder)
+    assert f"{name}  is not there" in shown.text
+    assert PARTS.get(name, "") in shown.text
+    assert shown.text.count(" is not there") == 1
+    assert "Configuration" in shown.text
+
+
+@pytest.mark.parametrize("name", [part for part in PARTS if part.endswith(".json")])
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"layers": 3, "comparisons": [{}], "cores_used": null, "accuracy": {"chip": "x"}}']
+)
+def test_a_damaged_part_is_named_and_the_rest_shown(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    shown = rendered(folder)
+    assert re.search(rf"{name}\s+is damaged", shown.text)
+    assert "Configuration" in shown.text
+
+
+def test_a_profile_without_its_head_is_damaged(folder: Path, profiled: Profile) -> None:
+    (folder / "summary.json").unlink()
+    data = profiled.to_json()
+    (folder / "profile.json").write_text(json.dumps({key: data[key] for key in data if key != "pipeline"}))
+    shown = rendered(folder)
+    assert re.search(r"profile.json\s+is damaged: KeyError 'pipeline'", shown.text)
+    assert "dynamic energy a sample" in shown.text
+
+
+def test_images_and_texts_that_are_none_are_named(folder: Path) -> None:
+    (folder / "energy.png").write_bytes(b"GIF89a")
+    (folder / "config.toml").write_bytes(b"\xff\xfe")
+    shown = rendered(folder)
+    assert "energy.png  is not a PNG image" in shown.text
+    assert "config.toml  cannot be read" in shown.text
+
+
+def test_other_figures_are_shown_too(folder: Path, picture: bytes) -> None:
+    (folder / "confusion.png").write_bytes(picture)
+    assert "More figures" in rendered(folder).text
+
+
+def test_without_verify_the_summary_gives_the_proof(folder: Path) -> None:
+    (folder / "verify.json").unlink()
+    shown = rendered(folder)
+    assert shown.row("simulator")[1:] == ["32", "0", "equal"]
+    assert shown.row("lava")[1:] == ["32", "—", "not run"]
+
+
+def test_names_are_escaped(folder: Path, profiled: Profile) -> None:
+    bad = {**summary(profiled), "data": "<script>alert(1)</script>"}
+    (folder / "summary.json").write_text(json.dumps(bad))
+    assert "<script>" not in render(folder).read_text(encoding="utf-8")
+
+
+def test_a_run_without_energy_is_shown(folder: Path) -> None:
+    spikes = np.zeros((2, 1, 4), np.uint8)
+    bare = profile(net(), reference.run(net(), spikes), "loihi2")
+    (folder / "profile.json").write_text(json.dumps(bare.to_json()))
+    (folder / "summary.json").write_text(json.dumps({**summary(bare)}))
+    shown = rendered(folder)
+    assert "no constants published" in shown.text
+    assert "Intel has published no energy" in shown.row("dynamic energy a sample")[6]
+
+
+def test_an_unpublished_mesh_is_a_plain_row_of_cores(folder: Path) -> None:
+    data = {**place(net(), "loihi2").to_json(), "mesh": None}
+    (folder / "placement.json").write_text(json.dumps(data))
+    assert "2 of 128 cores" in rendered(folder).text
+
+
+def test_the_report_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
+    assert render(folder, tmp_path / "other.html") == tmp_path / "other.html"
+    assert not (folder / "report.html").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no run folder"):
+        render(tmp_path / "absent")
+    with pytest.raises(FileError, match="holds nothing of a run") as caught:
+        render(tmp_path)
+    assert "summary.json" in caught.value.got
+
+
+def test_a_profile_alone_makes_a_page(tmp_path: Path, profiled: Profile) -> None:
+    profiled.to_html(tmp_path / "profile.html")
+    shown = Page((tmp_path / "profile.html").read_text(encoding="utf-8"))
+    assert "Profile on Intel Loihi" in shown.text
+    assert shown.row("dynamic energy a sample")[5] == "modelled"
+    assert "Proof of equality" not in shown.text
+    both = Page(page(title="x", profile=profiled.to_json(), placement=place(net(), "loihi1").to_json()))
+    assert "On the chip" in both.text
