@@ -1,0 +1,253 @@
+"""``neurokd-deploy``: thin commands over public functions. Errors fit one screen; ``--debug`` adds the traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from deploy.errors import NeurokdError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Take a spiking network from a .nir file to a Loihi-class chip: check, run, verify, map, profile, report. "
+    "SOURCE is a run folder (made by `neurokd demo`), a .nir file, or a program .npz. --debug shows tracebacks.",
+)
+lava = typer.Typer(no_args_is_help=True, help="Lava, the oracle: install it into this environment.")
+app.add_typer(lava, name="lava")
+console = Console()
+
+Source = Annotated[Path, typer.Argument(help="Run folder, .nir file or program .npz.", show_default=False)]
+SpikesFile = Annotated[
+    Path | None, typer.Option("--spikes", help=".npy, or .npz with spikes, labels, steps. Default: the run folder's.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Time steps, where the spikes carry no time axis.")]
+ChipName = Annotated[str, typer.Option("--chip", help="A chip of `neurokd-deploy chips`, or a .toml file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Count = Annotated[int | None, typer.Option("--samples", min=1, help="Use only the first N samples.")]
+
+
+def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, default=str))
+    else:
+        console.print(text(), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task(title)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@app.command()
+def check(
+    source: Source,
+    chip: ChipName = "loihi2",
+    dt: Annotated[float | None, typer.Option(help="Time step in seconds, where the file does not say.")] = None,
+    reset: Annotated[str | None, typer.Option(help="zero, value or subtract, where the file does not say.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every finding about a network at once, each at its node: unsupported, lossy, out of range, does not fit."""
+    from deploy.check import check as find_all
+    from deploy.runfolder import NIR, find
+
+    findings = find_all(find(source, NIR), chip, dt=dt, reset=reset)
+    _print(
+        [f.as_dict() for f in findings],
+        as_json,
+        lambda: "\n".join(str(f) for f in findings) or f"nothing found: {source} can go to {chip}",
+    )
+    raise typer.Exit(6 if any(f.severity == "error" for f in findings) else 0)
+
+
+@app.command()
+def run(
+    source: Source,
+    spikes: SpikesFile = None,
+    target: Annotated[str, typer.Option(help="simulator, reference or lava.")] = "simulator",
+    out: Annotated[Path | None, typer.Option(help="Write answers, counters and spikes to this .npz.")] = None,
+    chip: ChipName = "loihi2",
+    steps: Steps = None,
+    samples: Count = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate on-chip inference: exact integers, spikes and synops counted, accuracy where labels are known."""
+    from deploy.backends import run as run_on
+    from deploy.runfolder import program_of, samples_of, save_trace
+
+    program = program_of(source, chip)
+    given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
+    with _bar(target, as_json) as progress:
+        options = {"progress": progress} if target == "simulator" else {}
+        trace = run_on(program, given.spikes, target=target, steps=given.steps, **options)
+    if out is not None:
+        save_trace(out, trace)
+    facts: dict[str, Any] = {"target": target, "samples": trace.samples, "steps": trace.steps, "wraps": trace.wraps}
+    facts["saturations"] = trace.saturations
+    if given.labels is not None:
+        facts["accuracy"] = trace.accuracy(given.labels)
+    facts["spikes_per_sample"] = sum(int(c.spikes.sum()) for c in trace.counters.values()) / trace.samples
+    facts["synops_per_sample"] = sum(int(c.synops.sum()) for c in trace.counters.values()) / trace.samples
+    if not trace.counters:
+        del facts["spikes_per_sample"], facts["synops_per_sample"], facts["wraps"], facts["saturations"]
+    _print(facts, as_json, lambda: "\n".join(f"{key:<18}{value}" for key, value in facts.items()))
+
+
+@app.command()
+def verify(
+    source: Source,
+    spikes: SpikesFile = None,
+    against: Annotated[str, typer.Option(help="Comma-separated: reference, simulator, lava.")] = (
+        "reference,simulator,lava"
+    ),
+    samples: Annotated[int, typer.Option(min=1, help="Samples to compare.")] = 32,
+    chip: ChipName = "loihi2",
+    steps: Steps = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that every execution gives the same spikes; name the first layer, step and neuron where one does not."""
+    from deploy.runfolder import STUDENT_SPIKES, load_layers, program_of, samples_of
+    from deploy.verify import verify as compare
+
+    program = program_of(source, chip)
+    given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
+    recorded = source / STUDENT_SPIKES
+    trained = load_layers(recorded) if source.is_dir() and recorded.is_file() and spikes is None else None
+    if trained is not None:
+        trained = {name: array[:, :samples] for name, array in trained.items()}
+    names = [name.strip() for name in against.split(",") if name.strip()]
+    result = compare(program, given.spikes, against=names, trained=trained, steps=given.steps)
+    _print(result.to_json(), as_json, lambda: str(result))
+    result.raise_if_different()
+
+
+@app.command("map")
+def map_(
+    source: Source,
+    chip: ChipName = "loihi2",
+    cores: Annotated[bool, typer.Option("--cores", help="One line a core instead of one a layer.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a network on a chip's cores: used and max of every resource, and the one that binds."""
+    from deploy.place import place
+    from deploy.runfolder import program_of
+
+    placement = place(program_of(source, chip), chip)
+    _print(placement.to_json(), as_json, lambda: placement.table(cores=cores))
+
+
+@app.command()
+def profile(
+    source: Source,
+    spikes: SpikesFile = None,
+    chip: Annotated[str, typer.Option("--chip", help="Chip whose energies and times are used.")] = "loihi1",
+    placed_on: Annotated[str | None, typer.Option(help="Chip to place on; default: the same chip.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the profile as one HTML page.")] = None,
+    steps: Steps = None,
+    samples: Count = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count spikes and synops exactly; model energy and latency from the chip's cited constants."""
+    from deploy.backends import run as run_on
+    from deploy.place import place
+    from deploy.profile import profile as count
+    from deploy.runfolder import program_of, samples_of
+
+    program = program_of(source)
+    given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
+    with _bar("simulator", as_json) as progress:
+        trace = run_on(program, given.spikes, steps=given.steps, progress=progress)
+    result = count(program, trace, chip, place(program, placed_on) if placed_on else None)
+    if html is not None:
+        result.to_html(html)
+    _print(result.to_json(), as_json, result.table)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: report.html in the folder.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML page from a run folder; what is missing is named, the rest is shown."""
+    from deploy.report import render
+
+    written = render(folder, out)
+    _print({"report": str(written)}, as_json, lambda: f"wrote {written}")
+
+
+@app.command()
+def chips(as_json: AsJson = False) -> None:
+    """The chips whose limits, formats and constants come with neurokd."""
+    from deploy.chip import chips as names
+    from deploy.chip import load_chip
+
+    found = [load_chip(name) for name in names()]
+    if as_json:
+        typer.echo(json.dumps([chip.to_json() for chip in found], indent=2))
+        return
+    table = Table("chip", "title", "cores", "neurons a core", "energy a synop", "what the file holds")
+    for chip in found:
+        synop, limits = chip.energy["synop"], chip.limits
+        energy = "not published" if synop.value is None else f"{synop.value} {synop.unit} ({synop.grade})"
+        counts = [str(limits[key].value or "not published") for key in ("cores", "neurons_per_core")]
+        table.add_row(chip.name, chip.title, *counts, energy, chip.summary)
+    console.print(table)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine has and lacks, each with the command that mends it."""
+    from deploy.loihi.doctor import doctor as examine
+    from deploy.loihi.doctor import render as as_text
+
+    checks = examine()
+    _print([c.to_json() for c in checks], as_json, lambda: as_text(checks))
+
+
+@lava.command("install")
+def lava_install(as_json: AsJson = False) -> None:
+    """Put lava-nc 0.10.0 and lava-dl 0.6.0 into this environment, on any Python from 3.10 to 3.13."""
+    from deploy.loihi.install import install
+
+    result = install()
+    _print(result.to_json(), as_json, lambda: str(result))
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run a command line; typed errors go to stderr as one screen, and their exit code comes back."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        command()
+    except NeurokdError as error:
+        if debug:
+            raise
+        Console(stderr=True).print(error.render(), markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        return 130
+    return 0
+
+
+def main() -> None:
+    """Entry point of ``neurokd-deploy``."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()
