@@ -207,8 +207,8 @@ class Energy(Section):
     title = "energy"
     synop = _amount("pJ", "One spike meeting one synapse.")
     synop_conv = _amount("pJ", "The same in a core's shared-weight (convolution) mode.")
-    neuron_active = _amount("pJ", "One update of a neuron that has something to integrate.")
-    neuron_inactive = _amount("pJ", "One update of a neuron that has nothing to integrate.")
+    neuron_active = _amount("pJ", "One update of a neuron with a current or membrane that is not zero.")
+    neuron_inactive = _amount("pJ", "One update of a neuron at rest: current and membrane are zero.")
     spike_generate = _amount("pJ", "What a neuron that spikes costs beyond its update.")
     axon_out = _amount("pJ", "One spike message leaving a core.")
     axon_in = _amount("pJ", "One spike message entering a core.")
@@ -223,8 +223,8 @@ class Time(Section):
     title = "time"
     synop = _amount("ns", "One spike meeting one synapse.")
     synop_conv = _amount("ns", "The same in a core's shared-weight (convolution) mode.")
-    neuron_active = _amount("ns", "One update of a neuron that has something to integrate.")
-    neuron_inactive = _amount("ns", "One update of a neuron that has nothing to integrate.")
+    neuron_active = _amount("ns", "One update of a neuron with a current or membrane that is not zero.")
+    neuron_inactive = _amount("ns", "One update of a neuron at rest: current and membrane are zero.")
     spike_generate = _amount("ns", "What a neuron that spikes takes beyond its update.")
     axon_out = _amount("ns", "One spike message leaving a core.")
     axon_in = _amount("ns", "One spike message entering a core.")

@@ -71,7 +71,7 @@ def profile(
             next_step="place the program that ran",
         )
     events = layer_events(program, trace, placement)
-    slowest_time, slowest_core = step_times(program, trace, placement, chip, events)
+    slowest_time, slowest_core = step_times(program, trace, placement, chip)
     latency, step = _latency(chip, placement, slowest_time)
     layers = tuple(_layer(part, trace, placement, chip) for part in events)
     return Profile(
@@ -120,7 +120,7 @@ def _counted_by(trace: Trace) -> str:
 
 def _total(events: tuple[LayerEvents, ...], kinds: tuple[str, ...]) -> Amounts:
     """Events of some kinds over some layers, ``[B]``."""
-    parts = [part.per_sample(kind) for part in events for kind in kinds if kind in part.amounts]
+    parts = [part.amounts[kind] for part in events for kind in kinds if kind in part.amounts]
     return np.sum(parts, axis=0) if parts else np.zeros(1)
 
 
@@ -149,11 +149,11 @@ def _exact(event: str, events: tuple[LayerEvents, ...]) -> bool:
 
 
 def _layer(part: LayerEvents, trace: Trace, placement: Placement, chip: Chip) -> LayerProfile:
-    def counted(samples: Amounts, unit: str) -> Figure:
-        return figure(samples, unit, "counted", _counted_by(trace))
+    def counted(samples: Amounts, unit: str, how: str = "") -> Figure:
+        return figure(samples, unit, "counted", _counted_by(trace) + how)
 
     counter = trace.counters.get(part.layer)
-    sent = trace.input_events.sum(axis=0) if counter is None else part.per_sample("spike_generate")
+    sent = trace.input_events.sum(axis=0) if counter is None else part.amounts["spike_generate"]
     messages: Kind = "counted" if "axon_in" in part.exact else "modelled"
     return LayerProfile(
         name=part.layer,
@@ -161,9 +161,9 @@ def _layer(part: LayerEvents, trace: Trace, placement: Placement, chip: Chip) ->
         cores=len(placement.of(part.layer)),
         spikes=counted(sent.astype(np.float64), "spikes"),
         synops=counted(_or_zero(part, SYNOPS, trace), "synops"),
-        active=counted(_or_zero(part, ("neuron_active",), trace), "updates"),
-        inactive=counted(_or_zero(part, ("neuron_inactive",), trace), "updates"),
-        messages=figure(part.per_sample("axon_in"), "messages", messages, "spikes × cores each neuron sends to"),
+        active=counted(_or_zero(part, ("neuron_active",), trace), "updates", ": u or v not zero after the update"),
+        inactive=counted(_or_zero(part, ("neuron_inactive",), trace), "updates", ": u and v zero after the update"),
+        messages=figure(part.amounts["axon_in"], "messages", messages, "spikes × cores each neuron sends to"),
         energy=_energy((part,), chip),
     )
 

@@ -5,6 +5,9 @@ that of the core with most to do, plus the barrier that ends the step:
 
     core = synops·t + active·t + inactive·t + spikes·t + messages out·t + messages in·t
 
+A neuron's update is active when its current or membrane is not zero after it (before the reset), and idle otherwise;
+every neuron is updated once a step. A message pays one delivery inside a tile and its hops, column first.
+
 A run is pipelined: the layer at depth d does step t's work d steps later and idles before and after, so a sample lasts
 T + depth steps. Counts are per layer; a layer on several cores has them divided by its connections (synaptic
 operations) and by its neurons (everything else) there.
@@ -22,7 +25,7 @@ from deploy.chip import Chip
 from deploy.chip_schema import Section
 from deploy.placement import Core, Placement, Route
 from deploy.program import Conv, Program
-from deploy.trace import Counter, Trace
+from deploy.trace import Trace
 
 Amounts = npt.NDArray[np.float64]
 
@@ -45,16 +48,11 @@ ESSENTIAL: Final = ("synop", "neuron_active", "neuron_inactive")
 
 @dataclass(frozen=True, eq=False)
 class LayerEvents:
-    """Events a layer causes, each float64 ``[T, B]``; ``exact`` names the kinds that are counted, not estimated."""
+    """Events a layer causes in each sample, float64 ``[B]`` by kind; ``exact`` names the kinds that are counted."""
 
     layer: str
     amounts: dict[str, Amounts]
     exact: frozenset[str]
-
-    def per_sample(self, event: str) -> Amounts:
-        """Events of one kind in each sample, ``[B]``."""
-        total: Amounts = self.amounts[event].sum(axis=0)
-        return total
 
 
 def constant(section: Section, event: str) -> float | None:
@@ -69,7 +67,7 @@ def layer_events(program: Program, trace: Trace, placement: Placement) -> tuple[
     """What each layer does: the input first, then the populations in program order."""
     entering = LayerEvents(
         program.input.name,
-        _messages(program.input.name, trace.input_events, program.input.size, placement),
+        _messages(program.input.name, trace.input_events.sum(axis=0), program.input.size, placement),
         _exact_messages(program.input.name, placement),
     )
     return entering, *(_population_events(program, trace, placement, p.name) for p in program.populations)
@@ -78,13 +76,14 @@ def layer_events(program: Program, trace: Trace, placement: Placement) -> tuple[
 def _population_events(program: Program, trace: Trace, placement: Placement, layer: str) -> LayerEvents:
     counter = trace.counters[layer]
     shared = conv_share(program, layer)
+    synops, active, spikes = (part.sum(axis=0) for part in (counter.synops, counter.active, counter.spikes))
     amounts = {
-        "synop": _times(counter.synops, 1.0 - shared),
-        "synop_conv": _times(counter.synops, shared),
-        "neuron_active": counter.active.astype(np.float64),
-        "neuron_inactive": (counter.neurons - counter.active).astype(np.float64),
-        "spike_generate": counter.spikes.astype(np.float64),
-        **_messages(layer, counter.spikes, counter.neurons, placement),
+        "synop": _times(synops, 1.0 - shared),
+        "synop_conv": _times(synops, shared),
+        "neuron_active": _times(active, 1.0),
+        "neuron_inactive": _times(counter.neurons * trace.steps - active, 1.0),
+        "spike_generate": _times(spikes, 1.0),
+        **_messages(layer, spikes, counter.neurons, placement),
     }
     counted = {"neuron_active", "neuron_inactive", "spike_generate"}
     if shared in (0.0, 1.0):
@@ -139,56 +138,56 @@ def _exact_messages(layer: str, placement: Placement) -> frozenset[str]:
 
 
 def step_times(
-    program: Program, trace: Trace, placement: Placement, chip: Chip, events: tuple[LayerEvents, ...]
+    program: Program, trace: Trace, placement: Placement, chip: Chip
 ) -> tuple[Amounts, npt.NDArray[np.int64]]:
     """Work of the slowest core in each step of a pipelined sample.
 
     Returns:
         Time in ns, float64 ``[T + depth, B]``, and the number of the slowest core, int64 of the same shape.
     """
-    by_layer = {part.layer: part for part in events}
     longest = max(program.depth.values())
     shape = (trace.steps + longest, trace.samples)
     slowest, where = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    work = np.empty(shape)
     for core in placement.cores:
-        work = np.full(shape, _idle_time(core, chip))
         depth = program.depth[core.part.layer]
-        work[depth : depth + trace.steps] = _core_time(core, trace, placement, chip, by_layer)
-        where[work > slowest] = core.number
+        work.fill(core.part.size * _nanoseconds(chip, "neuron_inactive"))
+        work[depth : depth + trace.steps] += _beyond_idle(core, program, trace, placement, chip)
+        np.copyto(where, core.number, where=work > slowest)
         np.maximum(slowest, work, out=slowest)
     return slowest, where
 
 
-def _idle_time(core: Core, chip: Chip) -> float:
-    return core.part.size * (constant(chip.time, "neuron_inactive") or 0.0)
-
-
-def _core_time(core: Core, trace: Trace, placement: Placement, chip: Chip, by_layer: dict[str, LayerEvents]) -> Amounts:
-    """Time one core is busy at each step of its layer, ns ``[T, B]``."""
-    counter = trace.counters[core.part.layer]
-    own = by_layer[core.part.layer].amounts
-    synapses = sum(other.synapses for other in placement.of(core.part.layer))
-    connections = core.synapses / synapses if synapses else 0.0
-    neurons = core.part.size / counter.neurons
-    shares = {"synop": connections, "synop_conv": connections}
-    inside = ("synop", "synop_conv", "neuron_active", "neuron_inactive", "spike_generate")
-    busy = np.zeros((trace.steps, trace.samples))
-    for event in inside:
-        busy += own[event] * (shares.get(event, neurons) * (constant(chip.time, event) or 0.0))
+def _beyond_idle(core: Core, program: Program, trace: Trace, placement: Placement, chip: Chip) -> Amounts:
+    """What a core does at each step of its layer beyond updating idle neurons, ns ``[T, B]``."""
+    layer = core.part.layer
+    counter = trace.counters[layer]
+    synapses = sum(other.synapses for other in placement.of(layer))
+    shared = conv_share(program, layer)
+    synop = (1.0 - shared) * _nanoseconds(chip, "synop") + shared * _nanoseconds(chip, "synop_conv")
+    update = _nanoseconds(chip, "neuron_active") - _nanoseconds(chip, "neuron_inactive")
     sent = sum(route.axons for route in placement.routes if route.source_core == core.number)
-    busy += counter.spikes * (sent / counter.neurons * (constant(chip.time, "axon_out") or 0.0))
-    for route in placement.routes:
+    spike = core.part.size * _nanoseconds(chip, "spike_generate") + sent * _nanoseconds(chip, "axon_out")
+    busy = _times(counter.synops, synop * core.synapses / max(1, synapses))
+    busy += _times(counter.active, update * core.part.size / counter.neurons)
+    if spike:
+        busy += _times(counter.spikes, spike / counter.neurons)
+    received = _nanoseconds(chip, "axon_in")
+    for route in placement.routes if received else ():
         if route.target_core == core.number:
-            busy += _received(route, trace) * (constant(chip.time, "axon_in") or 0.0)
+            busy += _times(_sent(route, trace), received * route.axons / program.node(route.source).size)
     return busy
 
 
-def _received(route: Route, trace: Trace) -> Amounts:
-    """Messages a core takes in over one route, ``[T, B]``."""
-    counter: Counter | None = trace.counters.get(route.source)
-    if counter is None:
-        return _times(trace.input_events, route.share)
-    return _times(counter.spikes, route.axons / counter.neurons)
+def _nanoseconds(chip: Chip, event: str) -> float:
+    """Time of an event; none where the chip publishes none."""
+    return constant(chip.time, event) or 0.0
+
+
+def _sent(route: Route, trace: Trace) -> npt.NDArray[np.int64]:
+    """Spikes of the layer or input a route comes from, ``[T, B]``."""
+    counter = trace.counters.get(route.source)
+    return trace.input_events if counter is None else counter.spikes
 
 
 def barrier_time(chip: Chip, tiles: int | None) -> float | None:

@@ -225,6 +225,7 @@ def test_json_tags_every_figure() -> None:
         "kind": "counted",
         "source": "reference run",
     }
+    assert data["layers"][1]["active"]["source"] == "reference run: u or v not zero after the update"
     assert data["events"][0]["label"] == "synaptic operations"
     assert data["events"][0]["grade"] == "invented for tests"
     assert data["static"]["unit"] == "J"
