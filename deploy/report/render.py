@@ -25,9 +25,9 @@ FIGURES: Final = {
 #: Parts of a run folder, and the command that makes each.
 PARTS: Final = {
     "summary.json": "neurokd demo",
-    "verify.json": "neurokd-deploy verify",
-    "profile.json": "neurokd-deploy profile",
-    "placement.json": "neurokd-deploy map",
+    "verify.json": "neurokd-deploy verify RUN --json > RUN/verify.json",
+    "profile.json": "neurokd-deploy profile RUN --json > RUN/profile.json",
+    "placement.json": "neurokd-deploy map RUN --json > RUN/placement.json",
     "config.toml": "neurokd demo",
 }
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
