@@ -64,15 +64,16 @@ def read_tree(path: Path, limits: Limits) -> tuple[Tree, list[str]]:
         FileError: missing, no plain file, or not readable.
         GraphError: not HDF5, damaged, or with anything that is refused.
     """
-    _check_plain(path)
-    reader = _Reader(limits)
+    reader = _Reader(limits, _check_plain(path))
     with _damage_is_typed(path), h5py.File(path, "r") as file:
         return reader.group(file, "", 0), reader.left_out
 
 
-def _check_plain(path: Path) -> None:
+def _check_plain(path: Path) -> int:
+    """Check that the file can be opened and starts as HDF5 does; its size in bytes."""
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
+        mode = status.st_mode
         with path.open("rb") if stat.S_ISREG(mode) else _nothing() as stream:
             start = stream.read(8) if stream else b""
     except (OSError, ValueError) as error:
@@ -87,6 +88,7 @@ def _check_plain(path: Path) -> None:
             allowed="a file written by the nir package",
             next_step="check the path, or export the network again",
         )
+    return status.st_size
 
 
 @contextmanager
@@ -110,8 +112,9 @@ def _damage_is_typed(path: Path) -> Iterator[None]:
 class _Reader:
     """Walks one file and keeps account of what it has taken."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, file_size: int) -> None:
         self.limits = limits
+        self.file_size = max(1, file_size)
         self.bytes = 0
         self.objects = 0
         self.seen: set[int] = set()
@@ -163,7 +166,7 @@ class _Reader:
         if data.dtype.kind not in _NUMBER_KINDS or h5py.check_ref_dtype(data.dtype) is not None:
             raise refused(place, "data of a type that is not read", shorten(str(data.dtype)), "real numbers and text")
         self._reserve(data, place, max(data.dtype.itemsize, 8))
-        _check_chunks(data, place, self.limits.max_bytes)
+        self._check_stored(data, place)
         array = np.asarray(data[()])
         array.flags.writeable = False
         return array
@@ -172,15 +175,18 @@ class _Reader:
         if data.size > self.limits.max_text or data.dtype.itemsize > self.limits.max_text or data.ndim > 2:
             raise refused(place, "too much text", f"shape {data.shape}", f"{self.limits.max_text} texts, 2 axes")
         self._reserve(data, place, max(data.dtype.itemsize, 64))
-        _check_chunks(data, place, self.limits.max_bytes)
+        self._check_stored(data, place)
         if data.ndim == 0:
             return self._decoded(data[()], place)
-        # Row by row: the length of a text is not declared, and all rows may point at one huge text.
-        return [self._decoded(data[row], place) for row in range(data.shape[0])]
+        # In blocks: the length of a text is not declared, and every one may point at the file's largest.
+        rows = max(1, self.limits.max_bytes // (self.file_size * max(1, data.size // max(1, data.shape[0]))))
+        blocks = (data[start : start + rows] for start in range(0, data.shape[0], rows))
+        return [text for block in blocks for text in self._texts(block.tolist(), place)]
+
+    def _texts(self, block: list[Any], place: str) -> list[object]:
+        return [self._texts(item, place) if isinstance(item, list) else self._decoded(item, place) for item in block]
 
     def _decoded(self, value: object, place: str) -> object:
-        if isinstance(value, np.ndarray):
-            return [self._decoded(item, place) for item in value.tolist()]
         raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
         self.bytes += len(raw)
         if len(raw) > self.limits.max_text or self.bytes > self.limits.max_bytes:
@@ -189,6 +195,16 @@ class _Reader:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise refused(place, "text that is not UTF-8", shorten(ascii(raw)), "UTF-8") from error
+
+    def _check_stored(self, data: Any, place: str) -> None:
+        """Refuse data of which less is stored than declared: HDF5 would fill the rest with zeros."""
+        declared = int(np.prod([int(n) for n in data.shape], dtype=object)) * data.dtype.itemsize
+        if data.chunks is not None:
+            stored = _check_chunks(data, place, self.limits.max_bytes)
+        else:
+            stored = min(data.id.get_storage_size(), self.file_size)
+        if stored < declared:
+            raise refused(place, "less data is stored than declared", f"{stored} of {declared} bytes", "all of it")
 
     def _reserve(self, data: Any, place: str, itemsize: int) -> None:
         if data.ndim > 8:
@@ -224,14 +240,13 @@ def _check_storage(data: Any, place: str) -> None:
         )
 
 
-def _check_chunks(data: Any, place: str, limit: int) -> None:
-    """Refuse chunks that would be larger once decompressed than they say."""
-    if data.chunks is None:
-        return
-    nominal = int(np.prod([int(n) for n in data.chunks], dtype=object)) * data.dtype.itemsize
+def _check_chunks(data: Any, place: str, limit: int) -> int:
+    """Refuse chunks that would be larger once decompressed than they say; the bytes all of them hold."""
+    nominal: int = int(np.prod([int(n) for n in data.chunks], dtype=object)) * int(data.dtype.itemsize)
     if nominal > limit:
         raise refused(place, "a chunk is larger than is taken", f"chunks {data.chunks}", f"{limit} bytes")
-    for index in range(data.id.get_num_chunks()):
+    count = int(data.id.get_num_chunks())
+    for index in range(count):
         chunk = data.id.get_chunk_info(index)
         if chunk.size > 2 * nominal + _SMALL_CHUNK:
             raise refused(place, "a chunk is stored larger than it says", f"{chunk.size} bytes", f"{nominal} bytes")
@@ -239,6 +254,7 @@ def _check_chunks(data: Any, place: str, limit: int) -> None:
             _, raw = data.id.read_direct_chunk(chunk.chunk_offset)
             if len(zlib.decompressobj().decompress(raw, nominal + 1)) > nominal:
                 raise refused(place, "a chunk decompresses to more than it says", f"over {nominal} bytes", nominal)
+    return count * nominal
 
 
 def refused(place: str, what: str, got: object, allowed: object) -> GraphError:

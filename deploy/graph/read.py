@@ -21,6 +21,7 @@ from deploy.graph.nested import MAX_DEPTH, Flat, Joint, flatten, join
 from deploy.graph.neurons import Neuron
 from deploy.graph.nodes import Input, Node, Output
 from deploy.graph.order import Edge
+from deploy.graph.probe import Probe
 from deploy.graph.problems import Problem, raise_first
 from deploy.graph.shapes import Shapes, infer, own_input
 
@@ -45,7 +46,12 @@ class Analysis:
 
 
 def read(
-    path: str | Path, *, dt: float | None = None, reset: str | None = None, max_bytes: int = Limits.max_bytes
+    path: str | Path,
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    max_bytes: int = Limits.max_bytes,
+    trusted: bool = False,
 ) -> Graph:
     """The graph in a ``.nir`` file, in the order of its edges, every field consumed.
 
@@ -54,13 +60,16 @@ def read(
         dt: Time step in seconds, where the file does not state it.
         reset: ``zero``, ``value`` or ``subtract``, where the file does not state it.
         max_bytes: Refuse files that hold more than this, counted as float64.
+        trusted: True skips the helper process that tries the file out first (about 0.2 s): a damaged file may then
+            hang the HDF5 library. For files written a moment ago by this very process.
 
     Raises:
         FileError: missing or not readable.
         GraphError: not HDF5, damaged, refused, or with anything that cannot be honoured.
         UnsupportedNode: a node, or field value, with no counterpart here.
     """
-    return _settled(analyse_file(path, dt=dt, reset=reset, max_bytes=max_bytes), str(path))
+    analysis = analyse_file(path, dt=dt, reset=reset, max_bytes=max_bytes, trusted=trusted)
+    return _settled(analysis, str(path))
 
 
 def from_nir(graph: Any, *, dt: float | None = None, reset: str | None = None) -> Graph:
@@ -80,14 +89,26 @@ def _settled(analysis: Analysis, origin: str) -> Graph:
 
 
 def analyse_file(
-    path: str | Path, *, dt: float | None = None, reset: str | None = None, max_bytes: int = Limits.max_bytes
+    path: str | Path,
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    max_bytes: int = Limits.max_bytes,
+    trusted: bool = False,
+    probe: Probe | None = None,
 ) -> Analysis:
     """Everything there is to say about a file; only a file that cannot be opened at all raises.
+
+    Args:
+        path, dt, reset, max_bytes, trusted: As :func:`read`.
+        probe: A running helper process to try the file out, for many files in a row.
 
     Raises:
         FileError: missing or not readable.
     """
     try:
+        if not trusted:
+            _try_out(path, max_bytes, probe)
         root, left_out = read_tree(Path(path), Limits(max_bytes=max_bytes))
         tree = _root(root)
     except GraphError as error:
@@ -98,6 +119,14 @@ def analyse_file(
     if analysis.graph is not None:
         analysis.graph = dataclasses.replace(analysis.graph, notes=tuple(analysis.notes))
     return analysis
+
+
+def _try_out(path: str | Path, max_bytes: int, probe: Probe | None) -> None:
+    if probe is not None:
+        probe.check(path)
+        return
+    with Probe(max_bytes) as single:
+        single.check(path)
 
 
 def analyse_nir(graph: Any, *, dt: float | None = None, reset: str | None = None) -> Analysis:

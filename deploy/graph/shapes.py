@@ -49,8 +49,17 @@ def infer(
             shapes[node.name] = _node_shapes(node, {name: shapes[name].output for name in forward if name in shapes})
         except GraphError as error:
             problems.append(Problem(node.name, error))
+            shapes.update(_own_shapes(node))
     problems += [problem for edge in sorted(recurrent) for problem in _check_recurrent(edge, shapes)]
     return shapes, problems
+
+
+def _own_shapes(node: Node) -> dict[str, Shapes]:
+    own = own_input(node)
+    try:
+        return {} if own is None else {node.name: Shapes(own, output_shape(node, own))}
+    except GraphError:
+        return {}
 
 
 def _node_shapes(node: Node, incoming: Mapping[str, Shape]) -> Shapes:
