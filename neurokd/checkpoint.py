@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,9 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from deploy.errors import CheckpointError, FileError
 from deploy.files import atomic_path
-
-if TYPE_CHECKING:
-    from neurokd.network import SpikingNetwork
+from neurokd.network import SpikingNetwork, build
 
 NETWORK = "neurokd network 1"
 STATE = "neurokd training state 1"
@@ -65,14 +63,12 @@ def load(path: str | Path, spec: str | None = None) -> SpikingNetwork:
     Raises:
         CheckpointError: missing, damaged, of another spec, or weights that do not fit the spec.
     """
-    from neurokd.network import build
-
     contents = read(path, NETWORK)
     found = str(contents.info["spec"])
     if spec is not None and found != spec:
         raise _other_network(path, found, spec)
     network = build(found, **contents.info["options"])
-    _load_weights(network, contents.tensors, path)
+    put_weights(network, contents.tensors, path)
     return network.eval()
 
 
@@ -88,7 +84,7 @@ def load_into(path: str | Path, network: SpikingNetwork) -> dict[str, Any]:
     contents = read(path, NETWORK)
     if contents.info["spec"] != network.spec_text:
         raise _other_network(path, str(contents.info["spec"]), network.spec_text)
-    _load_weights(network, contents.tensors, path)
+    put_weights(network, contents.tensors, path)
     return dict(contents.info["extra"])
 
 
@@ -163,7 +159,12 @@ def _header(path: str | Path, kind: str) -> dict[str, Any]:
         raise _damaged(path, f"header: {error}") from error
 
 
-def _load_weights(network: SpikingNetwork, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+def put_weights(network: SpikingNetwork, tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Load tensors into a network once every name and shape is its own; ``path`` is where they came from.
+
+    Raises:
+        CheckpointError: a tensor too many, too few, or of another shape.
+    """
     expected = network.state_dict()
     wrong = [
         name for name in sorted(expected.keys() | tensors.keys()) if _shape(expected, name) != _shape(tensors, name)

@@ -8,6 +8,7 @@ This module does not import torch.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from typing import Any
 
 import tomli_w
 
-from deploy.errors import ConfigError, FileError
+from deploy.errors import ConfigError, FileError, SpecError
 from deploy.files import atomic_path
+from neurokd.spec import NetworkSpec
 from neurokd.tables import between, moved, not_empty, one_of, positive, read_table, set_dotted
 
 if sys.version_info >= (3, 11):
@@ -25,9 +27,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DATA_SETS = ("digits", "mnist", "fashion-mnist", "cifar10")
 ENCODINGS = ("direct", "rate", "latency")
 NEURONS = ("lif", "cuba")
+SURROGATES = ("fast_sigmoid", "atan", "sigmoid", "triangular", "rectangular", "straight_through")
+ROLES = ("teacher", "assistant", "student")
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+CLASSES = 10
+DATA_SETS = tuple(SHAPES)
 ROUTES = ("teacher-assistant-student", "teacher-student")
 
 
@@ -37,8 +43,8 @@ class EncodingConfig:
 
     Args:
         kind: ``direct`` (graded integers, the same at every step), ``rate`` (seeded Bernoulli) or ``latency``.
-        bits: Bits of a graded input, 1..8. Rate and latency spikes are binary; there ``bits`` only sets the grey levels
-            the spikes are made from.
+        bits: Grey levels are 0 .. 2**bits - 1, 1..8 bits. Direct spikes carry them; rate and latency spikes are binary
+            and made from them.
         steps: Time steps T a sample lasts.
     """
 
@@ -51,10 +57,25 @@ class EncodingConfig:
         between("bits", self.bits, 1, 8)
         between("steps", self.steps, 1, 1024)
 
+    @property
+    def input_bits(self) -> int:
+        """Bits of one input spike: the ``input_bits`` to build networks with."""
+        return self.bits if self.kind == "direct" else 1
+
 
 @dataclass(frozen=True)
 class NetworksConfig:
-    """The three networks as spec strings (``784-512-10``) and the neuron they are made of."""
+    """The three networks as spec strings (``784-512-10``) and what they have in common.
+
+    Args:
+        teacher, assistant, student: Specs, see :data:`neurokd.spec_layers.GRAMMAR`.
+        neuron: ``lif`` or ``cuba``.
+        beta: Membrane decay a step.
+        alpha: Current decay a step (``cuba`` only).
+        threshold: Firing threshold.
+        norm: Whether a batch norm follows each synapse in training; it folds away at export.
+        surrogate: Name of the surrogate gradient.
+    """
 
     teacher: str
     assistant: str
@@ -64,18 +85,33 @@ class NetworksConfig:
     alpha: float = 0.75
     threshold: float = 1.0
     norm: bool = True
+    surrogate: str = "triangular"
 
     def __post_init__(self) -> None:
-        for role in ("teacher", "assistant", "student"):
-            not_empty(role, getattr(self, role))
+        for role in ROLES:
+            self.spec(role)
         one_of("neuron", self.neuron, NEURONS)
+        one_of("surrogate", self.surrogate, SURROGATES)
         between("beta", self.beta, 0.0, 1.0)
         between("alpha", self.alpha, 0.0, 1.0)
         positive("threshold", self.threshold)
 
+    def spec(self, role: str) -> NetworkSpec:
+        """The parsed spec of ``teacher``, ``assistant`` or ``student``.
+
+        Raises:
+            ConfigError: it cannot be read; ``where`` names the role and the field.
+        """
+        text = getattr(self, role)
+        not_empty(role, text)
+        try:
+            return NetworkSpec.parse(text)
+        except SpecError as error:
+            raise moved(error, f"{role}: {error.where}" if error.where else role) from error
+
     def options(self) -> dict[str, Any]:
         """The keyword arguments for ``neurokd.build`` that all three networks share."""
-        shared = ("neuron", "beta", "alpha", "threshold", "norm")
+        shared = ("neuron", "beta", "alpha", "threshold", "norm", "surrogate")
         return {name: getattr(self, name) for name in shared}
 
 
@@ -209,6 +245,8 @@ class Config:
         between("seed", self.seed, 0, 2**32 - 1)
         not_empty("out", self.out)
         not_empty("chip", self.chip)
+        for role in ROLES:
+            _fits_data(self.networks.spec(role), role, self.data)
 
     @classmethod
     def default(cls, data: str = "digits") -> Config:
@@ -282,6 +320,28 @@ class Config:
         with atomic_path(path) as temporary:
             temporary.write_text(self.to_toml(), encoding="utf-8")
 
+    def check(self) -> None:
+        """Read what only later stages read (loss texts, the chip file), so that trouble shows before training.
+
+        Raises:
+            ConfigError: a loss text that cannot be read, or a stage without a teacher whose loss needs one.
+            ChipError, FileError: the chip file.
+        """
+        from deploy.chip import load_chip
+        from neurokd.losses import needs, parse_loss
+
+        stages = {f"training.{role}.loss": getattr(self.training, role).loss for role in ROLES}
+        for where, text in {**stages, "quantize.loss": self.quantize.loss}.items():
+            try:
+                terms = parse_loss(text)
+            except ConfigError as error:
+                raise moved(error, f"{where}: {error.where}") from error
+            if where == "training.teacher.loss" and "teacher" in needs(terms):
+                raise ConfigError(
+                    "the teacher's own loss needs a teacher", where=where, got=text, allowed="a loss on labels, as ce"
+                )
+        load_chip(self.chip)
+
     def override(self, changes: Mapping[str, Any]) -> Config:
         """A copy with dotted keys set: ``{"training.student.epochs": 5, "seed": 1}``.
 
@@ -301,4 +361,16 @@ def _views_fit(stage: StageConfig) -> None:
             where="views",
             got=f"views = {stage.views}, shift = {stage.shift}, flip = {stage.flip}",
             allowed="views = 1 with neither, or views > 1 with shift > 0 or flip",
+        )
+
+
+def _fits_data(spec: NetworkSpec, role: str, data: str) -> None:
+    shape = SHAPES[data]
+    if spec.input_shape not in (shape, (math.prod(shape),)) or spec.classes != CLASSES:
+        channels, height, width = shape
+        raise ConfigError(
+            f"the {role} does not fit the data",
+            where=f"networks.{role}",
+            got=str(spec),
+            allowed=f"{math.prod(shape)}-...-{CLASSES} or {height}x{width}x{channels}-...-{CLASSES} for {data}",
         )

@@ -79,7 +79,7 @@ def join(where: str, key: str) -> str:
 
 def moved(error: ConfigError, where: str) -> ConfigError:
     """The same error at a place seen from further out."""
-    return ConfigError(error.what, where=where, got=error.got, allowed=error.allowed, next_step=error.next_step)
+    return type(error)(error.what, where=where, got=error.got, allowed=error.allowed, next_step=error.next_step)
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> ConfigError:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.errors import ConfigError, FileError
-from neurokd.config import DATA_SETS, Config, EncodingConfig, NetworksConfig, StageConfig
+from deploy.errors import ConfigError, FileError, NeurokdError, SpecError
+from neurokd.config import DATA_SETS, SURROGATES, Config, EncodingConfig, NetworksConfig, StageConfig
 
 NETWORKS = NetworksConfig("64-128-10", "64-64-10", "64-16-10")
 
@@ -46,7 +46,8 @@ def test_every_field_survives_with_a_value_that_is_not_its_default() -> None:
     changes = {
         "data": "mnist", "data_root": "x", "validation": 0.2, "seed": 7, "out": "o", "chip": "toy",
         "encoding.kind": "rate", "encoding.bits": 3, "encoding.steps": 5,
-        "networks.teacher": "a", "networks.assistant": "b", "networks.student": "c", "networks.neuron": "cuba",
+        "networks.teacher": "784-9-10", "networks.assistant": "784-8-10", "networks.student": "28x28x1-2c3-10",
+        "networks.neuron": "cuba", "networks.surrogate": "atan",
         "networks.beta": 0.5, "networks.alpha": 0.25, "networks.threshold": 2.0, "networks.norm": False,
         "training.student.epochs": 3, "training.student.batch": 4, "training.student.lr": 0.125,
         "training.student.weight_decay": 0.0625, "training.student.patience": 2, "training.student.loss": "full-l1",
@@ -97,6 +98,9 @@ def test_unknown_key_names_the_near_one(tmp_path: Path) -> None:
         ({"networks.beta": 1.5}, "value out of range", "networks.beta"),
         ({"networks.threshold": 0.0}, "value out of range", "networks.threshold"),
         ({"networks.student": " "}, "empty text", "networks.student"),
+        ({"networks.surrogate": "atn"}, "unknown choice", "networks.surrogate"),
+        ({"networks.student": "784-10"}, "the student does not fit the data", "networks.student"),
+        ({"networks.teacher": "64-20-9"}, "the teacher does not fit the data", "networks.teacher"),
         ({"training.student.lr": 0.0}, "value out of range", "training.student.lr"),
         ({"training.student.lr": math.inf}, "value out of range", "training.student.lr"),
         ({"training.student.weight_decay": math.nan}, "value out of range", "training.student.weight_decay"),
@@ -148,7 +152,7 @@ def test_integers_are_accepted_for_floats() -> None:
 
 def test_missing_key_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a required key is missing") as caught:
-        Config.from_toml('data = "digits"\n[networks]\nteacher = "a"\nassistant = "b"\n')
+        Config.from_toml('data = "digits"\n[networks]\nteacher = "64-9-10"\nassistant = "64-9-10"\n')
     assert caught.value.where == "networks.student"
     with pytest.raises(FileError, match="cannot read the configuration"):
         Config.load(tmp_path / "none.toml")
@@ -174,4 +178,51 @@ def test_the_plain_student_trains_as_the_student_does() -> None:
 
 
 def test_options_are_the_networks_own() -> None:
-    assert NETWORKS.options() == {"neuron": "lif", "beta": 0.9, "alpha": 0.75, "threshold": 1.0, "norm": True}
+    assert NETWORKS.options() == {
+        "neuron": "lif",
+        "beta": 0.9,
+        "alpha": 0.75,
+        "threshold": 1.0,
+        "norm": True,
+        "surrogate": "triangular",
+    }
+
+
+def test_a_spec_that_cannot_be_read_names_its_role() -> None:
+    with pytest.raises(SpecError) as caught:
+        Config.default("digits").override({"networks.assistant": "64-q-10"})
+    assert caught.value.where.startswith("networks.assistant: field 2")
+
+
+def test_the_known_surrogates_are_the_networks_own() -> None:
+    from neurokd.surrogates import surrogate_names
+
+    assert surrogate_names() == SURROGATES
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_check_passes_the_defaults(data: str) -> None:
+    Config.default(data).check()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "text"),
+    [
+        ({"training.student.loss": "full-l3"}, ConfigError, "training.student.loss"),
+        ({"quantize.loss": "ce:x"}, ConfigError, "quantize.loss"),
+        ({"training.teacher.loss": "sat-ce"}, ConfigError, "the teacher's own loss needs a teacher"),
+        ({"chip": "loihi9"}, NeurokdError, "loihi9"),
+    ],
+)
+def test_check_finds_what_later_stages_would_refuse(
+    changes: dict[str, object], error: type[NeurokdError], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        Config.default("digits").override(changes).check()
+
+
+def test_binary_codes_have_one_input_bit() -> None:
+    assert EncodingConfig("direct", 4).input_bits == 4
+    assert EncodingConfig("rate", 4).input_bits == 1
+    with pytest.raises(ConfigError, match="out of range"):
+        EncodingConfig("rate", 9)

@@ -1,0 +1,176 @@
+"""One split of a data set as the network's input, and what the network says about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from deploy.errors import TrainingError
+from neurokd.data import Dataset, Split, batches
+from neurokd.encoding import Encoding
+from neurokd.network import predict
+from neurokd.views import Views
+
+EVALUATION_BATCH = 500
+
+Indices = npt.NDArray[np.int64]
+
+
+class Network(Protocol):
+    """What the loop asks of a network: :class:`neurokd.network.SpikingNetwork` and the quantized one both have it."""
+
+    training: bool
+    options: dict[str, Any]
+
+    @property
+    def spec_text(self) -> str: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    def __call__(self, x: torch.Tensor, steps: int | None = None, record: bool = False) -> Any: ...
+
+    def sat(self, x: torch.Tensor, steps: int | None = None) -> torch.Tensor: ...
+
+    def state_dict(self) -> Mapping[str, torch.Tensor]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def eval(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A minibatch.
+
+    Args:
+        indices: int64 ``[B]`` into the split.
+        inputs: float32 ``[B, C, H, W]`` (direct) or ``[T, B, C, H, W]``, 0 .. 1.
+        labels: int64 ``[B]``.
+    """
+
+    indices: Indices
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass
+class Feed:
+    """Batches of one split, a view at a time; graded inputs are quantized once a view, not once a batch.
+
+    Args:
+        split: The images.
+        encoding: How they become spikes.
+        views: Which views there are; one, unchanged, when absent.
+    """
+
+    split: Split
+    encoding: Encoding
+    views: Views = field(default_factory=Views)
+    _ready: tuple[int, Split] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.split) == 0:
+            raise TrainingError(
+                "the split is empty", where="data", got="0 images", allowed="at least one", next_step="check the data"
+            )
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def train_batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
+        """Shuffled batches of the epoch's view; a last batch that is not full is left out if there is another."""
+        split = self._prepared(self.views.of_epoch(epoch))
+        drop_last = len(split) > size
+        for rows, images, labels in batches(split, size, seed=seed, epoch=epoch, drop_last=drop_last):
+            yield self._batch(rows, images, labels)
+
+    def batch_count(self, size: int) -> int:
+        """Batches :meth:`train_batches` gives."""
+        return max(1, len(self.split) // size)
+
+    def in_order(self, view: int = 0, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
+        """Every image once, in file order."""
+        for rows, images, labels in batches(self._prepared(view), size, shuffle=False):
+            yield self._batch(rows, images, labels)
+
+    def _prepared(self, view: int) -> Split:
+        """The split in one view; for the direct encoding its images are the quantized integers already."""
+        if self._ready is None or self._ready[0] != view:
+            images = self.views.make(self.split.images, view)
+            if self.encoding.kind == "direct":
+                images = self.encoding.encode(images, np.arange(len(images)))
+            self._ready = (view, Split(images, self.split.labels))
+        return self._ready[1]
+
+    def _batch(self, rows: Indices, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Batch:
+        direct = self.encoding.kind == "direct"
+        integers = images if direct else self.encoding.encode(images, rows)
+        inputs = torch.from_numpy(integers).to(torch.float32) / self.encoding.levels
+        return Batch(rows, inputs, torch.from_numpy(labels))
+
+
+def run_sat(network: Network, batch: Batch, encoding: Encoding) -> torch.Tensor:
+    """The network's SAT for a batch, ``[T, B, C]``, T being the encoding's steps."""
+    return network.sat(batch.inputs, steps=_held(encoding))
+
+
+def run_layers(network: Network, batch: Batch, encoding: Encoding) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The SAT, and every layer's spikes ``[T, B, *shape]`` in order."""
+    sat, layers = network(batch.inputs, steps=_held(encoding), record=True)
+    return sat, list(layers.values())
+
+
+def _held(encoding: Encoding) -> int | None:
+    return encoding.steps if encoding.kind == "direct" else None
+
+
+def outputs(
+    network: Network, feed: Feed, view: int = 0, tick: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """The SAT of every image in order, in evaluation mode and without gradients; the mode is put back at the end.
+
+    Args:
+        network: Any network that takes the feed's inputs.
+        feed: The split.
+        view: Which view.
+        tick: Called with (batches done, batches) after each batch.
+    """
+    was_training = network.training
+    network.eval()
+    total = -(-len(feed) // EVALUATION_BATCH)
+    try:
+        for done, batch in enumerate(feed.in_order(view), start=1):
+            with torch.no_grad():
+                sat = run_sat(network, batch, feed.encoding)
+            yield batch, sat
+            if tick is not None:
+                tick(done, total)
+    finally:
+        network.train(was_training)
+
+
+def accuracy(network: Network, feed: Feed, tick: Callable[[int, int], None] | None = None) -> float:
+    """Share of images predicted as labelled, in percent."""
+    correct = sum(int((predict(sat) == batch.labels).sum()) for batch, sat in outputs(network, feed, tick=tick))
+    return 100.0 * correct / len(feed)
+
+
+def data_digest(data: Dataset) -> str:
+    """Digest of the training and validation images and labels."""
+    total = hashlib.blake2b(digest_size=16)
+    for split in (data.train, data.validation):
+        total.update(f"{split.images.shape}".encode())
+        total.update(split.images.tobytes())
+        total.update(split.labels.tobytes())
+    return total.hexdigest()

@@ -1,0 +1,310 @@
+"""The training loop: any network, any loss terms, with or without a teacher's cached SAT.
+
+Deterministic by seed: batch order and views depend on (seed, epoch), torch's generator is set from (seed, epoch) at
+the start of each epoch, and the learning rate on the step alone. So a run killed after any epoch and started again ends
+with the same weights, bit for bit, on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deploy.errors import TrainingError
+from neurokd import checkpoint, losses, resume
+from neurokd.config import StageConfig
+from neurokd.data import Dataset
+from neurokd.encoding import Encoding
+from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_layers, run_sat
+from neurokd.progress import Progress, ProgressEvent, silent
+from neurokd.resume import EpochRecord, State
+from neurokd.satcache import SatCache
+from neurokd.views import Views
+
+WARM_UP = 0.15  # share of the steps over which the learning rate rises
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a stage gave.
+
+    Args:
+        accuracy: Test accuracy in percent, read once, with the best epoch's weights.
+        validation: Validation accuracy of that epoch in percent.
+        best_epoch: From 1.
+        history: One record an epoch.
+        seconds: Wall time of all epochs, also those before a kill.
+        stopped_early: Whether ``patience`` ended it.
+    """
+
+    accuracy: float
+    validation: float
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+    seconds: float
+    stopped_early: bool
+
+
+def fit(
+    network: Network,
+    data: Dataset,
+    encoding: Encoding,
+    stage: StageConfig,
+    *,
+    loss_terms: Sequence[losses.LossTerm],
+    teacher_sats: SatCache | None = None,
+    checkpoint_dir: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    name: str = "train",
+) -> FitResult:
+    """Train a network in place; it ends with the best epoch's weights, in evaluation mode.
+
+    Args:
+        network: The network; its weights now are the starting point.
+        data: Train, validation and test splits. Validation chooses the epoch; test is read once, at the end.
+        encoding: How images become spikes.
+        stage: Epochs, batch, learning rate, augmentation. Its ``loss`` text is not read here.
+        loss_terms: What is minimized.
+        teacher_sats: The teacher's SAT for the training split, with at least the stage's views.
+        checkpoint_dir: Folder for the run's state, written after each epoch; a state of the same run there is
+            taken up. None keeps nothing.
+        seed: Seed of batch order, views and whatever the network draws.
+        progress: Called with :class:`ProgressEvent`.
+        name: The stage's name in events and errors.
+
+    Returns:
+        The figures of the stage.
+
+    Raises:
+        TrainingError: a loss or weight that is not a number (the state of the last whole epoch stays), or networks,
+            data and teacher that do not fit each other.
+        CheckpointError: the folder holds the state of another run, or a damaged one.
+        FileError: the folder cannot be written.
+    """
+    return _Run(
+        network, data, encoding, stage, tuple(loss_terms), teacher_sats, checkpoint_dir, seed, progress or silent, name
+    ).go()
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """One cycle: a linear rise over the first 15 % of the steps, then half a cosine down to 0.
+
+    Args:
+        step: From 0.
+        steps: Number of steps.
+        peak: Largest rate.
+    """
+    done = (step + 1) / steps
+    if done < WARM_UP:
+        return peak * done / WARM_UP
+    return peak * 0.5 * (1.0 + math.cos(math.pi * (done - WARM_UP) / (1.0 - WARM_UP)))
+
+
+@dataclass
+class _Run:
+    """One call of :func:`fit`."""
+
+    network: Network
+    data: Dataset
+    encoding: Encoding
+    stage: StageConfig
+    terms: tuple[losses.LossTerm, ...]
+    teacher: SatCache | None
+    folder: str | Path | None
+    seed: int
+    progress: Progress
+    name: str
+
+    def __post_init__(self) -> None:
+        views = Views(self.stage.views, self.stage.shift, self.stage.flip, self.seed)
+        self.feed = Feed(self.data.train, self.encoding, views)
+        self.validation = Feed(self.data.validation, self.encoding)
+        self.optimizer = _optimizer(self.network, self.stage)
+        self._check_teacher()
+        self.identity = self._identity()
+
+    def go(self) -> FitResult:
+        state = self._start()
+        while len(state.history) < self.stage.epochs and not self._patience_is_over(state):
+            state = self._epoch(state)
+            self._save(state)
+        self.network.load_state_dict(state.best)
+        self.network.eval()
+        if state.test is None:
+            state = dataclasses.replace(state, test=self._test())
+            self._save(state)
+        return self._result(state)
+
+    def _start(self) -> State:
+        found = resume.load(self.folder, self.identity) if self.folder is not None else None
+        if found is None:
+            return State(resume.copy_weights(self.network), {}, resume.copy_weights(self.network))
+        self.network.load_state_dict(found.weights)
+        resume.put_moments(self.optimizer, found.moments)
+        return found
+
+    def _epoch(self, state: State) -> State:
+        start, epoch = time.perf_counter(), len(state.history)
+        loss, parts = self._train_epoch(epoch)
+        self._check_weights(epoch)
+        validation = accuracy(self.network, self.validation)
+        record = EpochRecord(epoch + 1, loss, parts, validation, time.perf_counter() - start)
+        self._tell("epoch", epoch + 1, self.stage.epochs, epoch, loss, validation)
+        weights = resume.copy_weights(self.network)
+        history = (*state.history, record)
+        after = State(weights, resume.moments_of(self.optimizer), weights, history)
+        return after if after.best_record is record else dataclasses.replace(after, best=state.best)
+
+    def _train_epoch(self, epoch: int) -> tuple[float, dict[str, float]]:
+        self.network.train()
+        sums: dict[str, float] = {}
+        count = self.feed.batch_count(self.stage.batch)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mixed(self.seed, epoch))
+            for done, batch in enumerate(self.feed.train_batches(self.stage.batch, self.seed, epoch)):
+                self._set_rate(epoch * count + done, self.stage.epochs * count)
+                for key, value in self._step(batch, epoch, done).items():
+                    sums[key] = sums.get(key, 0.0) + value
+                self._tell("train", done + 1, count, epoch, sums[""] / (done + 1), None)
+        means = {key: value / count for key, value in sums.items()}
+        return means.pop(""), means
+
+    def _step(self, batch: Batch, epoch: int, number: int) -> dict[str, float]:
+        """One optimizer step; the loss under the empty name, its terms under theirs."""
+        teacher = None
+        if self.teacher is not None:
+            teacher = self.teacher.take(batch.indices, self.feed.views.of_epoch(epoch))
+        sat, layers = self._forward(batch)
+        total, parts = losses.evaluate(self.terms, sat, teacher, batch.labels, spikes=layers)
+        values = {"": float(total.detach()), **{key: float(value) for key, value in parts.items()}}
+        self._check_loss(values, epoch, number)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return values
+
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        if "spikes" in losses.needs(self.terms):
+            return run_layers(self.network, batch, self.encoding)
+        return run_sat(self.network, batch, self.encoding), None
+
+    def _check_teacher(self) -> None:
+        cache = self.teacher
+        if cache is None:
+            if "teacher" not in losses.needs(self.terms):
+                return
+            raise TrainingError(
+                "the loss needs a teacher and there is none",
+                where=f"{self.name}: loss {losses.format_loss(self.terms)}",
+                got="no teacher SATs",
+                allowed="a loss on labels alone, such as ce",
+                next_step="distil from a teacher, or choose the loss ce",
+            )
+        if cache.samples != len(self.feed) or cache.views < self.stage.views or cache.classes != self.network.classes:
+            raise TrainingError(
+                "the teacher's SATs do not fit this stage",
+                where=self.name,
+                got=f"{cache.samples} images, {cache.views} views, {cache.classes} classes",
+                allowed=f"{len(self.feed)} images, {self.stage.views} views, {self.network.classes} classes",
+                next_step="compute the teacher's SATs for the same data, validation share and views",
+            )
+
+    def _check_loss(self, values: dict[str, float], epoch: int, number: int) -> None:
+        if math.isfinite(values[""]):
+            return
+        terms = [f"{key} = {value}" for key, value in values.items() if key and not math.isfinite(value)]
+        raise TrainingError(
+            "the loss is not a number",
+            where=f"{self.name}, epoch {epoch + 1}, batch {number + 1}",
+            got=", ".join(terms) or f"total = {values['']}",
+            allowed="finite loss terms",
+            next_step=f"lower the learning rate or that term's weight; {self._kept(epoch)}",
+        )
+
+    def _check_weights(self, epoch: int) -> None:
+        """A neuron with a NaN current stays silent, so NaN weights need not show in the loss."""
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise TrainingError(
+                    "a weight is not a number",
+                    where=f"{self.name}, epoch {epoch + 1}: {key}",
+                    got="NaN or infinity",
+                    allowed="finite weights",
+                    next_step=f"lower the learning rate; {self._kept(epoch)}",
+                )
+
+    def _kept(self, epoch: int) -> str:
+        if self.folder is None or epoch == 0:
+            return "no checkpoint was written yet"
+        return f"the state after epoch {epoch} is kept in {Path(self.folder) / resume.FILE}"
+
+    def _patience_is_over(self, state: State) -> bool:
+        waited = len(state.history) - state.best_record.epoch if state.history else 0
+        return 0 < self.stage.patience <= waited
+
+    def _test(self) -> float:
+        tested = accuracy(self.network, Feed(self.data.test, self.encoding))
+        self._tell("test", 1, 1, -1, None, tested)
+        return tested
+
+    def _save(self, state: State) -> None:
+        if self.folder is not None:
+            resume.save(self.folder, state, self.network, self.identity)
+
+    def _result(self, state: State) -> FitResult:
+        best, seconds = state.best_record, sum(record.seconds for record in state.history)
+        early = len(state.history) < self.stage.epochs
+        tested = state.test if state.test is not None else math.nan
+        return FitResult(tested, best.validation, best.epoch, state.history, seconds, early)
+
+    def _set_rate(self, step: int, steps: int) -> None:
+        rate = learning_rate(step, steps, self.stage.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a state to be taken up."""
+        return {
+            "network": self.network.spec_text,
+            "start": checkpoint.digest(self.network.state_dict()),
+            "data": data_digest(self.data),
+            "encoding": str(self.encoding),
+            "stage": str(self.stage),
+            "loss": losses.format_loss(self.terms),
+            "teacher": self.teacher.key if self.teacher is not None else "",
+            "seed": self.seed,
+        }
+
+    def _tell(self, what: str, done: int, total: int, epoch: int, loss: float | None, reached: float | None) -> None:
+        self.progress(ProgressEvent(self.name, what, done, total, epoch + 1, self.stage.epochs, loss, reached))
+
+
+def _optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
+    """AdamW; weights of synapses decay, biases, norms and neuron parameters do not."""
+    trained = [value for value in network.parameters() if value.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [value for value in trained if value.dim() >= 2], "weight_decay": stage.weight_decay},
+        {"params": [value for value in trained if value.dim() < 2], "weight_decay": 0.0},
+    ]
+    if not trained:
+        raise TrainingError(
+            "the network has nothing to train",
+            where=network.spec_text,
+            got="no parameter with a gradient",
+            allowed="at least one",
+            next_step="set requires_grad on the weights to train",
+        )
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.lr)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """One generator seed from two; distinct for every epoch below 2**20."""
+    return ((seed << 20) + epoch) % 2**63
