@@ -112,54 +112,62 @@ def dense_graded(
 
 @njit(cache=True, nogil=True)
 def conv_events(
-    source: Array, weights: Array, geometry: Array, fanout: Array, step: int, exponent: int, lag: int, first: int,
-    sums: Array, synops: Array,
+    source: Array, weights: Array, place: Array, rows: Array, row_start: Array, runs: Array, run_start: Array,
+    width: int, out_channels: int, per_group: int, graded: bool, scratch: Array, fanout: Array, step: int,
+    exponent: int, lag: int, first: int, sums: Array, synops: Array,
 ) -> None:  # fmt: skip
-    """Binary or graded spikes through a convolution, scattered from each event.
+    """Spikes through a convolution, scattered from each event; outputs channel-last, one run of them per kernel row.
+
+    Taps that carry a pixel to neighbouring outputs lie side by side in ``weights``, so an event adds a whole run
+    (taps x output channels) at once. See :func:`deploy.simulator.plan.scatter_tables`.
 
     Args:
         source: uint8 ``[B, T, H*W*C]``, channel-last.
-        weights: int16 ``[C, kh, kw, O/groups]``: what one input channel sends to the channels of its group.
-        geometry: int64: H, W, C, H', W', O, stride y x, padding y x, dilation y x, channels per group.
-        sums: int32 ``[B, S, H'*W'*O]``, channel-last, added to; the rest as :func:`dense_events`.
+        weights: int16 ``[C, kh, kw * O/groups]``, taps of a row ordered by run, in units of ``step``.
+        place: int32 ``[H*W*C, 3]``: y, x and channel of each source.
+        rows, row_start: For each y its (kernel row, output row) pairs, ``rows[row_start[y]:row_start[y + 1]]``.
+        runs, run_start: For each x its runs (first tap, first output column, taps).
+        width: Output width; per_group: output channels a group; graded: whether events carry values above 1.
+        scratch: int16 or int32 ``[H'*W'*O]``: int16 where no sum of unit weights can leave it.
+        sums: int32 ``[B, S, H'*W'*O]``, added to; the rest as :func:`dense_events`.
     """
-    width, channels = geometry[1], geometry[2]
-    total = np.empty(sums.shape[2], np.int32)
+    index = np.empty(source.shape[2] + 1, np.int64)
+    in_group = weights.shape[0] // (out_channels // per_group)
     for b in range(sums.shape[0]):
         for s in range(sums.shape[1]):
             if first + s - lag < 0:
                 continue
-            total[:] = 0
+            scratch[:] = 0
             row = source[b, first + s - lag]
-            for i in range(row.size):
-                if row[i] != 0:
-                    synops[b, s] += fanout[i]
-                    channel = i % channels
-                    pixel = i // channels
-                    _scatter(pixel // width, pixel % width, channel, np.int32(row[i]), weights, geometry, total)
-            _emit(total, step, exponent, sums[b, s])
+            count = _events(row, index)
+            for e in range(count):
+                i = index[e]
+                y, x, channel = place[i, 0], place[i, 1], place[i, 2]
+                synops[b, s] += fanout[i]
+                offset = (channel // in_group) * per_group
+                for r in range(row_start[y], row_start[y + 1]):
+                    for t in range(run_start[x], run_start[x + 1]):
+                        base = (rows[r, 1] * width + runs[t, 1]) * out_channels + offset
+                        size = runs[t, 2] * per_group
+                        kernel = weights[channel, rows[r, 0], runs[t, 0] * per_group : runs[t, 0] * per_group + size]
+                        target = scratch[base : base + size]
+                        if graded:
+                            _add_scaled(target, kernel, row[i])
+                        else:
+                            _add(target, kernel)
+            _emit(scratch, step, exponent, sums[b, s])
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _scatter(y: int, x: int, channel: int, value: int, weights: Array, geometry: Array, total: Array) -> None:
-    """Add one event's weights to every output it reaches."""
-    out_h, out_w, out_c = geometry[3], geometry[4], geometry[5]
-    stride_y, stride_x, pad_y, pad_x = geometry[6], geometry[7], geometry[8], geometry[9]
-    dilation_y, dilation_x, per_group = geometry[10], geometry[11], geometry[12]
-    out_per_group = weights.shape[3]
-    offset = (channel // per_group) * out_per_group
-    for ky in range(weights.shape[1]):
-        top = y + pad_y - ky * dilation_y
-        if top < 0 or top % stride_y != 0 or top // stride_y >= out_h:
-            continue
-        for kx in range(weights.shape[2]):
-            left = x + pad_x - kx * dilation_x
-            if left < 0 or left % stride_x != 0 or left // stride_x >= out_w:
-                continue
-            base = ((top // stride_y) * out_w + left // stride_x) * out_c + offset
-            kernel = weights[channel, ky, kx]
-            for o in range(out_per_group):
-                total[base + o] = np.int32(total[base + o] + np.int32(value * kernel[o]))
+def _add(target: Array, kernel: Array) -> None:
+    for o in range(target.size):
+        target[o] += kernel[o]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _add_scaled(target: Array, kernel: Array, value: int) -> None:
+    for o in range(target.size):
+        target[o] += np.int32(value) * np.int32(kernel[o])
 
 
 @njit(cache=True, nogil=True, inline="always")

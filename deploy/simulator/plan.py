@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ def _block(program: Program, synapse: Synapse) -> Block:
     graded = isinstance(program.node(synapse.source), Input) and program.input.bits > 1
     if isinstance(synapse, Dense):
         return _dense_block(program, synapse, graded)
-    return _conv_block(program, synapse)
+    return _conv_block(program, synapse, graded)
 
 
 def _packed(weights: Array, step: int) -> Array:
@@ -126,23 +126,90 @@ def _add_by_blas(window: Array, weights: Array, fanout: Array, exponent: int, su
     synops += (window != 0) @ fanout.astype(np.int64)
 
 
-def _conv_block(program: Program, conv: Conv) -> Block:
+def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
     shape = program.node(conv.source).shape
     out = conv.output_shape(shape)
     step = fp.weight_step(conv.weight_bits, conv.sign_mode)
-    weights = _by_input_channel(conv, step)
-    geometry = np.array(
-        [*shape[1:], shape[0], *out[1:], out[0], *conv.stride, *conv.padding, *conv.dilation, conv.weights.shape[1]],
-        dtype=np.int64,
-    )
+    tables = scatter_tables(conv, shape, out)
+    weights = _by_input_channel(conv, step)[:, :, tables.tap_order]
+    weights = np.ascontiguousarray(weights.reshape(*weights.shape[:2], -1))
+    units = np.abs(conv.weights.astype(np.int64) // step).reshape(out[0], -1).sum(axis=1).max(initial=0)
+    register = np.int16 if units <= INT16_MAX and not graded else np.int32
     fanout = np.ascontiguousarray(to_inner(_conv_fanout(conv, shape, out).reshape(-1), shape))
 
     def add(given: Array, first: int, sums: Array, synops: Array) -> None:
+        scratch = np.empty(sums.shape[2], register)
         kernels.conv_events(
-            given, weights, geometry, fanout, step, conv.weight_exp, conv.delay, first, sums, synops
+            given, weights, tables.place, tables.rows, tables.row_start, tables.runs, tables.run_start,
+            out[2], out[0], out[0] // conv.groups, graded, scratch, fanout, step, conv.weight_exp, conv.delay, first,
+            sums, synops,
         )  # fmt: skip
 
     return Block(conv.source, conv.delay, add)
+
+
+@dataclass(frozen=True, eq=False)
+class ScatterTables:
+    """Where an input pixel's events go; see :func:`deploy.simulator.kernels.conv_events`."""
+
+    place: npt.NDArray[np.int32]
+    tap_order: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int32]
+    row_start: npt.NDArray[np.int32]
+    runs: npt.NDArray[np.int32]
+    run_start: npt.NDArray[np.int32]
+
+
+def scatter_tables(conv: Conv, shape: Shape, out: Shape) -> ScatterTables:
+    """Tables for a source of shape ``(C, H, W)`` and a target of shape ``(O, H', W')``.
+
+    Along x, taps ``kx`` with the same ``kx * dilation mod stride`` reach one pixel together, at outputs one apart when
+    they are ``stride / gcd`` taps apart; ordered by that phase, then downward, a pixel's taps form one run or a few.
+    """
+    channels, height, width = shape
+    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
+    taps = np.arange(conv.weights.shape[3])
+    tap_order = np.lexsort((-taps, taps * conv.dilation[1] % conv.stride[1]))
+    pairs = [_landings(conv, 0, row, range(conv.weights.shape[2]), out[1]) for row in range(height)]
+    order = tap_order.tolist()
+    runs = [_runs(_landings(conv, 1, column, order, out[2]), conv.groups == 1) for column in range(width)]
+    return ScatterTables(
+        place=np.stack([y, x, c], axis=-1).reshape(-1, 3).astype(np.int32),
+        tap_order=tap_order,
+        rows=_table([(conv_row, out_row) for row in pairs for conv_row, out_row in row], 2),
+        row_start=_starts(pairs),
+        runs=_table([run for column in runs for run in column], 3),
+        run_start=_starts(runs),
+    )
+
+
+def _landings(conv: Conv, axis: int, at: int, taps: Sequence[int], side: int) -> list[tuple[int, int]]:
+    """(position in ``taps``, output position) of every tap that carries input position ``at`` to an output."""
+    found = []
+    for position, tap in enumerate(taps):
+        target, rest = divmod(at + conv.padding[axis] - tap * conv.dilation[axis], conv.stride[axis])
+        if rest == 0 and 0 <= target < side:
+            found.append((position, target))
+    return found
+
+
+def _runs(landings: list[tuple[int, int]], mergeable: bool) -> list[tuple[int, int, int]]:
+    """(first tap, first output, taps): neighbours in both joined, where output channels of all groups lie together."""
+    runs: list[tuple[int, int, int]] = []
+    for tap, target in landings:
+        if mergeable and runs and (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]) == (tap, target):
+            runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
+        else:
+            runs.append((tap, target, 1))
+    return runs
+
+
+def _table(entries: list[tuple[int, ...]], columns: int) -> npt.NDArray[np.int32]:
+    return np.array(entries, dtype=np.int32).reshape(-1, columns)
+
+
+def _starts(lists: Sequence[Sequence[object]]) -> npt.NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum([len(entries) for entries in lists])]).astype(np.int32)
 
 
 def _by_input_channel(conv: Conv, step: int) -> npt.NDArray[np.int16]:
