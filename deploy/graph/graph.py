@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from deploy.errors import GraphError
+from deploy.graph import coerce
 from deploy.graph.coerce import Shape
 from deploy.graph.finding import Finding
 from deploy.graph.neurons import Neuron
 from deploy.graph.nodes import Input, Metadata, Node, Output, Synapse, same
-from deploy.graph.order import Edge, recurrent_edges, topological
+from deploy.graph.order import Edge, natural_key, recurrent_edges, topological
 from deploy.graph.problems import Problem, raise_first
 from deploy.graph.quantization import Quantization, Reset, RunSettings
 from deploy.graph.shapes import Shapes, completed, infer
@@ -145,18 +146,14 @@ def check_wiring(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Problem]:
     found = [
         _wiring(name, "two nodes have the same name", name, "one node of a name") for name in counts if counts[name] > 1
     ]
-    for edge, times in Counter(edges).items():
-        found += [
-            _wiring(
-                "", "an edge names a node that is not there", f"{edge[0]} -> {edge[1]}", ", ".join(sorted(counts)[:20])
-            )
-            for name in edge
-            if name not in counts
-        ]
+    allowed = coerce.shorten(", ".join(sorted(counts, key=natural_key)))
+    for (source, target), times in Counter(edges).items():
+        for name in (source, target):
+            if name not in counts:
+                found.append(_wiring("", "an edge names a node that is not there", f"{source} -> {target}", allowed))
         if times > 1:
-            found.append(
-                _wiring(edge[1], "an edge is there more than once", f"{edge[0]} -> {edge[1]}, {times} times", "once")
-            )
+            got = f"{source} -> {target}, {times} times"
+            found.append(_wiring(target, "an edge is there more than once", got, "once"))
     found += _check_ends(nodes, edges)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from deploy.errors import GraphError
@@ -145,7 +146,7 @@ def _connect(source: str, target: str, inner: Mapping[str, _Ends | None], prefix
 
 def _end(name: str, inner: Mapping[str, _Ends | None], prefix: str, side: str) -> str:
     if name not in inner:
-        allowed = coerce.shorten(", ".join(sorted(map(str, inner))))
+        allowed = coerce.shorten(", ".join(islice(inner, 20)))
         raise _fault("an edge names a node that is not there", prefix + name, allowed)
     ends = inner[name]
     if ends is None:

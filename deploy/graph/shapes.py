@@ -22,6 +22,9 @@ from deploy.graph.problems import Problem
 MAX_ELEMENTS = 2**24
 """Largest activation, in elements: 16 times the neurons of a whole Loihi 2 chip; stops absurd declared sizes."""
 
+MAX_TOTAL = 2**26
+"""Elements of all activations together: four of the largest."""
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -40,6 +43,7 @@ def infer(
     """
     shapes: dict[str, Shapes] = {}
     problems: list[Problem] = []
+    total = 0
     sources: dict[str, list[str]] = {node.name: [] for node in order}
     for source, target in edges:
         sources[target].append(source)
@@ -50,6 +54,11 @@ def infer(
         except GraphError as error:
             problems.append(Problem(node.name, error))
             shapes.update(_own_shapes(node))
+        total += math.prod(shapes[node.name].output) if node.name in shapes else 0
+        if total > MAX_TOTAL:
+            allowed = f"{MAX_TOTAL} elements in all"
+            problems.append(Problem(node.name, _misfit("the network is larger than any chip holds", total, allowed)))
+            break
     problems += [problem for edge in sorted(recurrent) for problem in _check_recurrent(edge, shapes)]
     return shapes, problems
 

@@ -1,0 +1,188 @@
+"""Every finding about a network at once, each at its node: unsupported, lossy, out of range, does not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy import rules
+from deploy.chip import Chip, load_chip
+from deploy.errors import ChipError, NeurokdError
+from deploy.graph import (
+    SPIKING,
+    Affine,
+    Conv2d,
+    Delay,
+    Finding,
+    Flatten,
+    Graph,
+    Input,
+    Neuron,
+    Node,
+    Output,
+    Pool2d,
+    Synapse,
+)
+from deploy.graph.hdf5 import Limits
+from deploy.graph.probe import Probe
+from deploy.graph.read import Analysis, analyse_file, analyse_nir
+from deploy.lower import lower
+from deploy.place import place
+from deploy.program import Program
+
+__all__ = ["Finding", "check"]
+
+MAX_PATHS = 4096
+"""Ways from population to population; lowering takes them one by one."""
+
+MAX_BETWEEN = 64
+"""Nodes on one such way."""
+
+_LOWERED: tuple[type[Node], ...] = (Input, Output, Affine, Conv2d, Pool2d, Flatten, Delay, *SPIKING)
+_STOPS: tuple[type[Node], ...] = (Input, *SPIKING)
+_ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+def check(
+    source: str | Path | Graph | Any,
+    chip: Chip | str | Path | None = None,
+    *,
+    dt: float | None = None,
+    reset: str | None = None,
+    max_bytes: int = Limits.max_bytes,
+    probe: Probe | None = None,
+) -> list[Finding]:
+    """Everything that can be said about a network, errors first. No file makes it raise.
+
+    Args:
+        source: A ``.nir`` file, a :class:`Graph`, or a ``nir.NIRGraph``.
+        chip: Also lower the network for this chip and try its rules and its cores.
+        dt: Time step in seconds, where the file does not state it.
+        reset: ``zero``, ``value`` or ``subtract``, where the file does not state it.
+        max_bytes: Refuse files that hold more than this, counted as float64.
+        probe: A running helper process to try files out, for many files in a row.
+
+    Raises:
+        ChipError: the chip itself cannot be read.
+    """
+    target = load_chip(chip) if isinstance(chip, (str, Path)) else chip
+    try:
+        analysis = _analysis(source, dt=dt, reset=reset, max_bytes=max_bytes, probe=probe)
+    except NeurokdError as error:
+        return [_from_error(error)]
+    findings = [problem.finding() for problem in analysis.problems] + analysis.notes
+    if analysis.graph is not None and target is not None:
+        findings += on_chip(analysis.graph, target)
+    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+
+
+def _analysis(source: Any, *, max_bytes: int, probe: Probe | None, **given: Any) -> Analysis:
+    if isinstance(source, Graph):
+        return Analysis(source, notes=list(source.notes))
+    if isinstance(source, (str, Path)):
+        return analyse_file(source, max_bytes=max_bytes, probe=probe, **given)
+    return analyse_nir(source, **given)
+
+
+def on_chip(graph: Graph, chip: Chip) -> list[Finding]:
+    """What stands between a graph and a chip: nodes first; then, if all are taken, integers, rules and cores."""
+    found = [finding for look in (_unsupported, _unquantized, _ends, _ways) for finding in look(graph)]
+    if found:
+        return found
+    try:
+        program = lower(graph, chip, strict=False)
+    except NeurokdError as error:
+        return [_from_error(error)]
+    broken = rules.check(program, chip)
+    return broken if any(finding.severity == "error" for finding in broken) else broken + _cores(program, chip)
+
+
+def _cores(program: Program, chip: Chip) -> list[Finding]:
+    try:
+        place(program, chip)
+    except ChipError as error:
+        return [Finding("note", "", "whether it fits is not known: " + error.what, error.got, error.allowed)]
+    except NeurokdError as error:
+        return [_from_error(error)]
+    return []
+
+
+def _unsupported(graph: Graph) -> Iterator[Finding]:
+    for node in graph.nodes:
+        if not isinstance(node, _LOWERED):
+            yield Finding(
+                "error",
+                node.name,
+                f"{node.kind} nodes have no counterpart on the chip",
+                node.kind,
+                ", ".join(kind.__name__ for kind in _LOWERED),
+                _WAY_OUT.get(node.kind, "rebuild this part of the network from the nodes that are taken"),
+            )
+
+
+_WAY_OUT = {
+    "Scale": "multiply the scale into the weights before it",
+    "Threshold": "use an IF node with the same threshold and reset",
+    "LI": "read the network out at its last spiking population",
+    "CubaLI": "read the network out at its last spiking population",
+    "I": "read the network out at its last spiking population",
+    "Conv1d": "write it as a Conv2d over (1, length)",
+}
+
+
+def _unquantized(graph: Graph) -> Iterator[Finding]:
+    for node in graph.nodes:
+        if isinstance(node, (Synapse, Neuron)) and isinstance(node, _LOWERED) and node.quantization is None:
+            yield Finding(
+                "error",
+                node.name,
+                "the node is not quantized: the file states no integer grid for it",
+                "float parameters only",
+                "the neurokd metadata block on each synapse and neuron",
+                "quantize the network first: `neurokd quantize`",
+            )
+
+
+def _ends(graph: Graph) -> Iterator[Finding]:
+    for node in graph.inputs[1:]:
+        yield _way(node.name, "a program has one input", f"also {graph.inputs[0].name!r}", "one Input node")
+    feeding = [name for out in graph.outputs for name in graph.sources(out.name)]
+    if len(feeding) != 1 or not isinstance(graph.node(feeding[0]), SPIKING):
+        got = ", ".join(f"{name} ({graph.node(name).kind})" for name in feeding[:8])
+        yield _way(
+            graph.outputs[0].name, "the output must be one spiking population", got, "one LIF, CubaLIF or IF node"
+        )
+
+
+def _ways(graph: Graph) -> Iterator[Finding]:
+    """Loops without a neuron, and branchings that lowering would follow without end."""
+    ways: dict[str, tuple[int, int]] = {}
+    for node in graph.nodes:
+        back = [name for name in graph.sources(node.name) if (name, node.name) in graph.recurrent]
+        if not isinstance(node, _STOPS) and any(not isinstance(graph.node(name), _STOPS) for name in back):
+            yield _way(node.name, "a loop of nodes without a neuron in it", f"an edge from {back[0]!r}", "a neuron")
+        forward = [name for name in graph.sources(node.name) if name not in back]
+        ways[node.name] = _count([ways[name] for name in forward], isinstance(node, _STOPS))
+        if ways[node.name][0] > MAX_PATHS or ways[node.name][1] > MAX_BETWEEN:
+            got = f"{ways[node.name][0]} ways, the longest with {ways[node.name][1]} nodes"
+            yield _way(node.name, "too many nodes between populations", got, f"{MAX_PATHS} ways of {MAX_BETWEEN} nodes")
+            return
+
+
+def _count(before: list[tuple[int, int]], stops: bool) -> tuple[int, int]:
+    """(ways that end here, nodes on the longest) from those of the sources; a population starts anew."""
+    return (1, 0) if stops else (sum(w for w, _ in before), 1 + max((n for _, n in before), default=0))
+
+
+def _way(node: str, what: str, got: str, allowed: str) -> Finding:
+    return Finding("error", node, what, got, allowed, "put a spiking population in between, or merge the nodes")
+
+
+def _from_error(error: NeurokdError) -> Finding:
+    """The error at its node or layer, if it names one."""
+    match = re.search(r"node '([^']*)'", error.where) or re.match(r"layer (.+) on ", error.where)
+    place = f" ({error.where})" if error.where and not match else ""
+    node = match.group(1) if match else ""
+    return Finding("error", node, error.what + place, error.got, error.allowed, error.next_step)
