@@ -20,7 +20,7 @@ from deploy.trace import Counter, Trace
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-CHUNK_BYTES: Final = 512 * 1024  # a thread's spikes and sums stay in its level-2 cache
+CHUNK_BYTES: Final = 8192 * 1024  # a thread's spikes and sums stay in its level-2 cache
 LARGEST_CHUNK: Final = 64
 _NOTHING: Final = np.empty((0, 0, 0), np.int32)
 
