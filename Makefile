@@ -1,0 +1,65 @@
+# make setup | demo | test | lint | scoreboard | clean.  `make demo` on a fresh clone needs nothing but python3 and make.
+#
+# PYTHON       the Python 3.10 to 3.13 that .venv is made from (default python3)
+# TORCH_INDEX  an extra package index to take torch from; PyTorch's own CPU index avoids the large CUDA build on Linux
+# ARGS         passed on to the command: make demo ARGS="--data mnist --data-root ../shared/datasets"
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+SPEC := .[train,lava,dev]
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+TORCH := $(shell sed -n 's/^\(torch==[^;]*\).*/\1/p' constraints.txt)
+# One process a core; each test process computes on one thread, so the two do not fight.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+STEP := sh .ci/step
+VERSION_CHECK := import sys; v = sys.version_info[:2]; \
+	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
+
+.PHONY: setup demo test lint scoreboard bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+setup: $(STAMPS)/lava
+
+$(STAMPS)/python:
+	@$(STEP) "look at $(PYTHON)" $@ $(PYTHON) -c '$(VERSION_CHECK)'
+
+$(STAMPS)/venv: $(STAMPS)/python
+	@$(STEP) "make $(VENV) with $(PYTHON)" $@ $(PYTHON) -m venv $(VENV)
+
+$(STAMPS)/torch: $(STAMPS)/venv constraints.txt
+	@$(STEP) "install $(TORCH) (about 200 MB; first, so that nothing else chooses a build)" $@ \
+		$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt $(TORCH)
+
+$(STAMPS)/packages: $(STAMPS)/torch pyproject.toml constraints.txt
+	@$(STEP) "install neurokd and what it needs" $@ $(PIP) -c constraints.txt -e '$(SPEC)'
+
+$(STAMPS)/lava: $(STAMPS)/packages deploy/loihi/install.py
+	@$(STEP) "install Lava" $@ $(BIN)/python -m deploy.loihi.install
+
+demo: setup
+	$(BIN)/neurokd demo $(ARGS)
+
+test: setup
+	$(PYTEST) $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+scoreboard: setup
+	$(BIN)/python benchmarks/scoreboard.py $(ARGS)
+
+bench: setup
+	$(BIN)/python benchmarks/lava_repair.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
