@@ -17,12 +17,18 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from deploy.errors import CheckpointError, FileError
+from deploy.errors import CheckpointError, ConfigError, FileError
 from deploy.files import atomic_path
 from neurokd.network import SpikingNetwork, build
 
 NETWORK = "neurokd network 1"
 STATE = "neurokd training state 1"
+QUANTIZED = "neurokd quantized network 1"
+_PARTS = {
+    NETWORK: ("spec", "options", "extra"),
+    STATE: ("spec", "options", "run", "history", "test"),
+    QUANTIZED: ("spec", "options", "chip", "grids", "extra"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def load(path: str | Path, spec: str | None = None) -> SpikingNetwork:
     found = str(contents.info["spec"])
     if spec is not None and found != spec:
         raise _other_network(path, found, spec)
-    network = build(found, **contents.info["options"])
+    network = rebuild(contents.info, path)
     put_weights(network, contents.tensors, path)
     return network.eval()
 
@@ -154,8 +160,24 @@ def _header(path: str | Path, kind: str) -> dict[str, Any]:
             allowed=kind,
         )
     try:
-        return dict(json.loads(metadata["info"]))
-    except (KeyError, ValueError) as error:
+        info = dict(json.loads(metadata["info"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, f"header: {error}") from error
+    missing = [part for part in _PARTS[kind] if part not in info]
+    if missing:
+        raise _damaged(path, f"header without {', '.join(missing)}")
+    return info
+
+
+def rebuild(info: Mapping[str, Any], path: str | Path) -> SpikingNetwork:
+    """A fresh network from a header's spec and options; ``path`` is where they came from.
+
+    Raises:
+        CheckpointError: no network can be built from them.
+    """
+    try:
+        return build(str(info["spec"]), **info["options"])
+    except (ConfigError, TypeError) as error:
         raise _damaged(path, f"header: {error}") from error
 
 

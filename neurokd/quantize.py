@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -14,15 +14,13 @@ from neurokd import checkpoint, losses
 from neurokd.config import Config, QuantizeConfig, StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
-from neurokd.feed import Feed, outputs
+from neurokd.feed import Feed
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import Progress
 from neurokd.quantized import QuantizedNetwork, to_integers
 from neurokd.satcache import SatCache
 from neurokd.scales import LayerGrid, ScaleSearch
-
-KIND: Final = "neurokd quantized network 1"
 
 
 def fine_tune(
@@ -140,7 +138,7 @@ def save(path: str | Path, network: QuantizedNetwork, extra: Mapping[str, Any] |
     grids = {name: grid.plain() for name, grid in network.grids.items()}
     info = {"spec": network.spec_text, "options": network.options, "chip": network.chip, "grids": grids}
     contents = checkpoint.Contents(dict(network.state_dict()), {**info, "extra": dict(extra or {})})
-    checkpoint.write(path, contents, KIND)
+    checkpoint.write(path, contents, checkpoint.QUANTIZED)
 
 
 def load(path: str | Path) -> QuantizedNetwork:
@@ -149,7 +147,7 @@ def load(path: str | Path) -> QuantizedNetwork:
     Raises:
         CheckpointError: missing, damaged, or of another kind.
     """
-    contents = checkpoint.read(path, KIND)
+    contents = checkpoint.read(path, checkpoint.QUANTIZED)
     try:
         grids = {name: LayerGrid(**grid) for name, grid in contents.info["grids"].items()}
         float_network = build(contents.info["spec"], **contents.info["options"])
@@ -164,6 +162,3 @@ def load(path: str | Path) -> QuantizedNetwork:
             next_step="run `neurokd quantize` again",
         ) from error
     return network.eval()
-
-
-__all__ = ["FitResult", "dead_layers", "fine_tune", "load", "outputs", "quantize", "save", "stage_of"]

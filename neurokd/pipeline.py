@@ -1,0 +1,246 @@
+"""The stages of a run, each resumable, over one run folder: from images to a quantized, exported student.
+
+    config.toml            everything needed to repeat the run
+    stages/NAME.json       what a finished stage gave; a stage with one is not run again
+    checkpoints/NAME.safetensors
+    training/NAME/         state of a stage that is being trained; a killed run goes on from it
+
+The chip side of a run (check, lower, simulate, verify, profile, report) is :mod:`neurokd.chip_stages`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from deploy.errors import CheckpointError, ConfigError
+from deploy.files import read_json, write_json
+from neurokd import checkpoint, losses, quantize
+from neurokd.config import Config, StageConfig
+from neurokd.data import Dataset, load
+from neurokd.distill import distill_stage, teacher_sats
+from neurokd.encoding import Encoding
+from neurokd.loop import FitResult, fit
+from neurokd.network import SpikingNetwork, build
+from neurokd.progress import Progress, silent
+from neurokd.quantized import QuantizedNetwork
+
+Facts = dict[str, Any]
+TRAINING: Final = ("student_plain", "teacher", "assistant", "student", "quantized")
+
+
+class Run:
+    """A run folder and its configuration.
+
+    Args:
+        config: The experiment; ``config.out`` is the folder.
+        progress: Called with :class:`ProgressEvent`.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration; the difference is named.
+        FileError: the folder cannot be written.
+    """
+
+    def __init__(self, config: Config, progress: Progress | None = None) -> None:
+        config.check()
+        self.config, self.progress = config, progress or silent
+        self.folder = Path(config.out)
+        kept = self.folder / "config.toml"
+        if kept.exists():
+            _require_same(Config.load(kept), config, kept)
+        else:
+            config.save(kept)
+
+    @classmethod
+    def open(cls, folder: str | Path, progress: Progress | None = None) -> Run:
+        """The run that a folder holds.
+
+        Raises:
+            FileError, ConfigError: no ``config.toml`` there, or a damaged one.
+        """
+        config = Config.load(Path(folder) / "config.toml")
+        return cls(dataclasses.replace(config, out=str(folder)), progress)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data set, read once."""
+        config = self.config
+        return load(config.data, config.data_root or None, validation=config.validation, seed=config.seed)
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """How images become spikes."""
+        return self.config.make_encoding(self.data.levels)
+
+    def done(self, name: str) -> bool:
+        """Whether a stage has finished."""
+        return self._record(name).is_file()
+
+    def facts(self, name: str) -> Facts:
+        """What a finished stage gave.
+
+        Raises:
+            CheckpointError: it has not been run.
+        """
+        if not self.done(name):
+            raise CheckpointError(
+                f"the stage {name!r} has not been run",
+                where=self.folder,
+                got=", ".join(sorted(p.stem for p in (self.folder / "stages").glob("*.json"))) or "no finished stage",
+                allowed=f"a run folder with the stage {name!r}",
+                next_step=f"run `neurokd demo --out {self.folder}`, which goes on where the run stopped",
+            )
+        facts: Facts = read_json(self._record(name))
+        return facts
+
+    def stage(self, name: str, work: Callable[[], Facts]) -> Facts:
+        """Run a stage unless it has finished; its facts are written last, so a killed stage is run again."""
+        if not self.done(name):
+            start = time.perf_counter()
+            facts = work()
+            facts.setdefault("seconds", time.perf_counter() - start)
+            write_json(self._record(name), facts)
+            shutil.rmtree(self.folder / "training" / name, ignore_errors=True)
+        return self.facts(name)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "stages" / f"{name}.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a stage keeps its network."""
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def work_folder(self, name: str) -> Path:
+        """Where a stage keeps its state while it is being trained."""
+        return self.folder / "training" / name
+
+    def network(self, name: str) -> SpikingNetwork:
+        """The float network of a finished stage."""
+        self.facts(name)
+        return checkpoint.load(self.checkpoint(name))
+
+    def quantized(self) -> QuantizedNetwork:
+        """The quantized student."""
+        self.facts("quantized")
+        return quantize.load(self.checkpoint("quantized"))
+
+    def fresh(self, role: str) -> SpikingNetwork:
+        """An untrained network of a role, the same for the same seed."""
+        return build(self.config.networks.spec(role), **self.config.network_options())
+
+    def save(self, name: str, network: SpikingNetwork, result: FitResult) -> Facts:
+        """Write a stage's network and give its facts."""
+        facts = {
+            "accuracy": result.accuracy,
+            "validation": result.validation,
+            "best_epoch": result.best_epoch,
+            "epochs": len(result.history),
+            "seconds": result.seconds,
+            "spec": network.spec_text,
+            "parameters": network.spec.parameters(),
+        }
+        checkpoint.save(self.checkpoint(name), network, facts)
+        return facts
+
+
+def _require_same(kept: Config, given: Config, path: Path) -> None:
+    """Same experiment; where the folder and the data lie may change."""
+    old, new = kept.to_dict(), given.to_dict()
+    keys = old.keys() - {"out", "data_root"}
+    changed = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in sorted(keys) if old[key] != new[key]]
+    if changed:
+        raise ConfigError(
+            "the folder holds a run of another configuration",
+            where=path,
+            got="; ".join(changed)[:600],
+            allowed="the configuration the run was started with",
+            next_step="choose another --out, or delete the folder to start again",
+        )
+
+
+def train_plain(run: Run) -> Facts:
+    """The student's network trained on labels alone: the baseline."""
+    return run.stage("student_plain", lambda: _train(run, "student_plain", "student", run.config.training.plain))
+
+
+def train_teacher(run: Run) -> Facts:
+    """The teacher, trained on labels."""
+    return run.stage("teacher", lambda: _train(run, "teacher", "teacher", run.config.training.teacher))
+
+
+def _train(run: Run, name: str, role: str, stage: StageConfig) -> Facts:
+    network = run.fresh(role)
+    result = fit(
+        network, run.data, run.encoding, stage, loss_terms=losses.parse_loss(stage.loss),
+        checkpoint_dir=run.work_folder(name), seed=run.config.seed, progress=run.progress, name=name,
+    )  # fmt: skip
+    return run.save(name, network, result)
+
+
+def distil_assistant(run: Run) -> Facts:
+    """The assistant (TA), distilled from the teacher."""
+    return run.stage("assistant", lambda: _distil(run, "assistant", "teacher"))
+
+
+def distil_student(run: Run) -> Facts:
+    """The student, distilled from the assistant, or from the teacher where the route is straight."""
+    return run.stage("student", lambda: _distil(run, "student", master_of(run)))
+
+
+def master_of(run: Run) -> str:
+    """Whose SAT the student learns from."""
+    return "teacher" if run.config.distill.route == "teacher-student" else "assistant"
+
+
+def _distil(run: Run, name: str, master: str) -> Facts:
+    network = run.fresh(name)
+    result = distill_stage(
+        network, run.network(master), run.data, run.encoding, getattr(run.config.training, name),
+        folder=run.work_folder(name), seed=run.config.seed, progress=run.progress, name=name,
+    )  # fmt: skip
+    return run.save(name, network, result)
+
+
+def quantize_student(run: Run) -> Facts:
+    """The student on the chip's integers, fine-tuned there with the SAT loss kept on."""
+    return run.stage("quantized", lambda: _quantize(run))
+
+
+def _quantize(run: Run) -> Facts:
+    config = run.config
+    student = run.network("student")
+    stage = quantize_stage(config)
+    folder = run.work_folder("quantized")
+    sats = None
+    if "teacher" in losses.needs(losses.parse_loss(stage.loss)):
+        sats = teacher_sats(
+            run.network(master_of(run)), run.data, run.encoding, stage, folder=folder, seed=config.seed,
+            progress=run.progress, name="quantized",
+        )  # fmt: skip
+    network, result = quantize.fine_tune(
+        student, run.data, run.encoding, stage, teacher_sats=sats, chip=config.chip,
+        weight_bits=config.quantize.weight_bits, checkpoint_dir=folder, seed=config.seed, progress=run.progress,
+    )  # fmt: skip
+    quantize.save(run.checkpoint("quantized"), network)
+    return {
+        "accuracy": result.accuracy,
+        "validation": result.validation,
+        "epochs": len(result.history),
+        "seconds": result.seconds,
+        "weight_bits": config.quantize.weight_bits,
+        "grids": {name: grid.plain() for name, grid in network.grids.items()},
+    }
+
+
+def quantize_stage(config: Config) -> StageConfig:
+    """Fine-tuning sees the same views of the images as the student's training did."""
+    own = config.quantize
+    return dataclasses.replace(
+        config.training.student, epochs=own.epochs, batch=own.batch, lr=own.lr, loss=own.loss, weight_decay=0.0,
+        patience=0,
+    )  # fmt: skip
