@@ -19,6 +19,7 @@ import tomli_w
 
 from deploy.errors import ConfigError, FileError, SpecError
 from deploy.files import atomic_path
+from neurokd.encoding import Encoding
 from neurokd.spec import NetworkSpec
 from neurokd.tables import between, moved, not_empty, one_of, positive, read_table, set_dotted
 
@@ -319,6 +320,16 @@ class Config:
         """
         with atomic_path(path) as temporary:
             temporary.write_text(self.to_toml(), encoding="utf-8")
+
+    def make_encoding(self, raw_levels: int) -> Encoding:
+        """The encoder for images of raw values ``0 .. raw_levels`` (``Dataset.levels``), with this seed."""
+        kind: Any = self.encoding.kind
+        return Encoding(kind, self.encoding.bits, self.encoding.steps, self.seed, raw_levels)
+
+    def network_options(self, seed: int | None = None) -> dict[str, Any]:
+        """The keyword arguments for ``neurokd.build``: neuron, steps, input bits and seed."""
+        encoding = {"steps": self.encoding.steps, "input_bits": self.encoding.input_bits}
+        return {**self.networks.options(), **encoding, "seed": self.seed if seed is None else seed}
 
     def check(self) -> None:
         """Read what only later stages read (loss texts, the chip file), so that trouble shows before training.

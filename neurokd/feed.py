@@ -27,6 +27,8 @@ class Network(Protocol):
 
     training: bool
     options: dict[str, Any]
+    steps: int
+    input_bits: int
 
     @property
     def spec_text(self) -> str: ...
@@ -166,11 +168,14 @@ def accuracy(network: Network, feed: Feed, tick: Callable[[int, int], None] | No
     return 100.0 * correct / len(feed)
 
 
-def data_digest(data: Dataset) -> str:
-    """Digest of the training and validation images and labels."""
-    total = hashlib.blake2b(digest_size=16)
-    for split in (data.train, data.validation):
-        total.update(f"{split.images.shape}".encode())
-        total.update(split.images.tobytes())
-        total.update(split.labels.tobytes())
+def split_digest(split: Split) -> str:
+    """Digest of a split's images and labels."""
+    total = hashlib.blake2b(f"{split.images.shape}".encode(), digest_size=16)
+    total.update(np.ascontiguousarray(split.images).data)
+    total.update(np.ascontiguousarray(split.labels).data)
     return total.hexdigest()
+
+
+def data_digest(data: Dataset) -> str:
+    """Digest of what a training run sees: the training and validation splits."""
+    return split_digest(data.train) + split_digest(data.validation)

@@ -136,6 +136,7 @@ class _Run:
         while len(state.history) < self.stage.epochs and not self._patience_is_over(state):
             state = self._epoch(state)
             self._save(state)
+        self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(state.best)
         self.network.eval()
         if state.test is None:
@@ -247,8 +248,8 @@ class _Run:
         return f"the state after epoch {epoch} is kept in {Path(self.folder) / resume.FILE}"
 
     def _patience_is_over(self, state: State) -> bool:
-        waited = len(state.history) - state.best_record.epoch if state.history else 0
-        return 0 < self.stage.patience <= waited
+        reached = [record.epoch for record in state.history if record.validation == state.best_record.validation]
+        return 0 < self.stage.patience <= len(state.history) - min(reached, default=0)
 
     def _test(self) -> float:
         tested = accuracy(self.network, Feed(self.data.test, self.encoding))

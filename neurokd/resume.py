@@ -16,7 +16,7 @@ import torch
 from deploy.errors import CheckpointError
 from neurokd import checkpoint
 from neurokd.feed import Network
-from neurokd.network import SpikingNetwork, build
+from neurokd.network import SpikingNetwork
 
 FILE = "training.safetensors"
 
@@ -130,7 +130,7 @@ def load_best(folder: str | Path) -> SpikingNetwork:
         CheckpointError: missing, damaged, or the state of a network that its spec does not build.
     """
     contents = checkpoint.read(Path(folder) / FILE, checkpoint.STATE)
-    network = build(contents.info["spec"], **contents.info["options"])
+    network = checkpoint.rebuild(contents.info, Path(folder) / FILE)
     checkpoint.put_weights(network, _group(contents.tensors, "best"), Path(folder) / FILE)
     return network.eval()
 

@@ -81,9 +81,9 @@ def evaluate(network: Network, split: Split, encoding: Encoding) -> float:
     return accuracy(network, Feed(split, encoding))
 
 
-def encoding_of(network: SpikingNetwork, data: Dataset) -> Encoding:
+def encoding_of(network: Network, data: Dataset) -> Encoding:
     """The direct encoding a network was built for."""
-    return Encoding("direct", bits=network.input_bits, steps=network.steps, raw_levels=data.levels)
+    return Encoding("direct", network.input_bits, network.steps, raw_levels=data.levels)
 
 
 def default_stage(data: Dataset, role: str, loss: str) -> StageConfig:

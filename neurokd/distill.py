@@ -1,0 +1,241 @@
+"""Distillation on the SAT: a frozen teacher, a student, and the way between them (teacher -> assistant -> student).
+
+The teacher runs once over every fixed view of the training images; its spikes are cached as packed bits
+(:mod:`neurokd.satcache`). After that an epoch of distillation costs what a plain epoch costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import TrainingError
+from neurokd import checkpoint, losses, satcache
+from neurokd.config import Config, StageConfig
+from neurokd.data import Dataset
+from neurokd.encoding import Encoding
+from neurokd.feed import Feed, Network, outputs, split_digest
+from neurokd.loop import FitResult, fit
+from neurokd.network import SpikingNetwork
+from neurokd.progress import Progress, ProgressEvent, silent
+from neurokd.satcache import SatCache
+from neurokd.train import default_stage, encoding_of, with_options
+from neurokd.views import Views
+
+SAT_FILE = "teacher_sat.npz"
+
+
+def distill(
+    student: SpikingNetwork,
+    teacher: Network,
+    data: Dataset,
+    *,
+    loss: str = "sat-ce",
+    stage: StageConfig | None = None,
+    encoding: Encoding | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Any,
+) -> SpikingNetwork:
+    """Train a student on a teacher's SAT.
+
+    Args:
+        student: Trained in place.
+        teacher: Frozen; its class count must be the student's. Its number of steps and input bits may differ: it sees
+            its own encoding, and the SATs are compared at the smaller T.
+        data: A data set from :func:`neurokd.data.load`.
+        loss: Loss text: a preset (``sat-ce``, ``sat-combined``) or a weighted sum.
+        stage: How; the data set's tuned ``student`` stage when absent. Its own loss text gives way to ``loss``.
+        encoding: For both networks; by default each network's own direct encoding.
+        out: Folder for the teacher's SAT cache and resumable state.
+        seed: Seed of everything random.
+        progress: Called with :class:`ProgressEvent`.
+        **options: Single values of the stage to change: ``epochs=3``.
+
+    Returns:
+        The student. :func:`distill_stage` gives the figures too.
+
+    Raises:
+        ConfigError: an unknown option, loss or a value out of range.
+        TrainingError, CheckpointError, FileError: as :func:`neurokd.loop.fit`.
+    """
+    chosen = with_options(stage or default_stage(data, "student", loss), {**options, "loss": loss})
+    own = encoding or encoding_of(student, data)
+    theirs = encoding or encoding_of(teacher, data)
+    distill_stage(
+        student, teacher, data, own, chosen, teacher_encoding=theirs, folder=out, seed=seed, progress=progress
+    )
+    return student
+
+
+def distill_stage(
+    student: Network,
+    teacher: Network,
+    data: Dataset,
+    encoding: Encoding,
+    stage: StageConfig,
+    *,
+    teacher_encoding: Encoding | None = None,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    name: str = "student",
+) -> FitResult:
+    """One stage of distillation with ``stage.loss``: cache the teacher's SATs, then :func:`neurokd.loop.fit`.
+
+    Args:
+        student: Trained in place.
+        teacher: Frozen.
+        data: The data set.
+        encoding: The student's.
+        stage: Epochs, batch, learning rate, loss text, augmentation.
+        teacher_encoding: The teacher's; the student's when absent.
+        folder: For the cache and the state; None keeps both in memory.
+        seed: Seed of everything random.
+        progress: Called with :class:`ProgressEvent`.
+        name: The stage's name.
+
+    Returns:
+        The figures of the stage.
+
+    Raises:
+        TrainingError: different class counts, or as :func:`neurokd.loop.fit`.
+        ConfigError, CheckpointError, FileError: as :func:`neurokd.loop.fit`.
+    """
+    terms = losses.parse_loss(stage.loss)
+    _check_classes(student, teacher, name)
+    sats = None
+    if "teacher" in losses.needs(terms):
+        seen = teacher_encoding or encoding
+        sats = teacher_sats(teacher, data, seen, stage, folder=folder, seed=seed, progress=progress, name=name)
+    return fit(
+        student,
+        data,
+        encoding,
+        stage,
+        loss_terms=terms,
+        teacher_sats=sats,
+        checkpoint_dir=folder,
+        seed=seed,
+        progress=progress,
+        name=name,
+    )
+
+
+def teacher_sats(
+    teacher: Network,
+    data: Dataset,
+    encoding: Encoding,
+    stage: StageConfig,
+    *,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    name: str = "teacher",
+) -> SatCache:
+    """The teacher's SATs for every view of the training images, from the folder's cache when it is the same teacher.
+
+    Args:
+        teacher: Run in evaluation mode, without gradients.
+        data: Its training split is used.
+        encoding: What the teacher sees.
+        stage: Gives the views (``views``, ``shift``, ``flip``).
+        folder: Holds ``teacher_sat.npz``; None keeps the cache in memory.
+        seed: Seed of the views.
+        progress: Called with ``teacher sat`` events.
+        name: The stage's name in them.
+
+    Raises:
+        TrainingError: the teacher's output is not spikes.
+        FileError: the folder cannot be written.
+    """
+    views = Views(stage.views, stage.shift, stage.flip, seed)
+    feed, tell = Feed(data.train, encoding, views), progress or silent
+
+    def run(view: int) -> Iterator[satcache.Batch]:
+        def tick(done: int, total: int) -> None:
+            tell(ProgressEvent(name, "teacher sat", done, total, view + 1, stage.views))
+
+        return ((batch.indices, sat) for batch, sat in outputs(teacher, feed, view, tick))
+
+    key = satcache.key_of(
+        {
+            "teacher": checkpoint.digest(teacher.state_dict()),
+            "spec": teacher.spec_text,
+            "options": teacher.options,
+            "images": split_digest(data.train),
+            "encoding": asdict(encoding),
+            "views": asdict(views),
+        }
+    )
+    path = Path(folder) / SAT_FILE if folder is not None else None
+    return satcache.load_or_compute(path, stage.views, len(feed), key, run)
+
+
+@dataclass(frozen=True)
+class RouteResult:
+    """The figures of a route.
+
+    Args:
+        assistant: None where the route has none.
+        student: The student's.
+    """
+
+    assistant: FitResult | None
+    student: FitResult
+
+
+def distill_route(
+    teacher: Network,
+    assistant: SpikingNetwork,
+    student: SpikingNetwork,
+    data: Dataset,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> RouteResult:
+    """Teacher -> assistant -> student, or teacher -> student, as ``config.distill.route`` says; in place.
+
+    Args:
+        teacher: Trained; frozen here.
+        assistant: Trained in place on the teacher; left alone on the straight route.
+        student: Trained in place on the assistant, or on the teacher.
+        data: The data set.
+        config: Stages, encoding, seed and route.
+        out: Folder; the stages keep their state in ``assistant`` and ``student`` below it.
+        progress: Called with :class:`ProgressEvent`.
+
+    Returns:
+        Both stages' figures.
+
+    Raises:
+        TrainingError, ConfigError, CheckpointError, FileError: as :func:`distill_stage`.
+    """
+    encoding = config.make_encoding(data.levels)
+
+    def stage(name: str, pupil: SpikingNetwork, master: Network) -> FitResult:
+        folder = Path(out) / name if out is not None else None
+        how: StageConfig = getattr(config.training, name)
+        return distill_stage(
+            pupil, master, data, encoding, how, folder=folder, seed=config.seed, progress=progress, name=name
+        )
+
+    if config.distill.route == "teacher-student":
+        return RouteResult(None, stage("student", student, teacher))
+    first = stage("assistant", assistant, teacher)
+    return RouteResult(first, stage("student", student, assistant))
+
+
+def _check_classes(student: Network, teacher: Network, name: str) -> None:
+    if student.classes != teacher.classes:
+        raise TrainingError(
+            "teacher and student have different numbers of classes",
+            where=name,
+            got=f"teacher {teacher.classes}, student {student.classes}",
+            allowed="the same number of output neurons",
+            next_step="give both specs the same last number",
+        )

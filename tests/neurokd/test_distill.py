@@ -1,0 +1,221 @@
+"""Distillation: the cached SAT is the teacher's own, the teacher stays frozen, and the routes are walked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import neurokd.distill as distillation
+from deploy.errors import CheckpointError, ConfigError, TrainingError
+from neurokd import checkpoint, losses
+from neurokd.config import Config, StageConfig
+from neurokd.data import Dataset, load
+from neurokd.distill import SAT_FILE, distill, distill_route, distill_stage, teacher_sats
+from neurokd.encoding import Encoding
+from neurokd.network import SpikingNetwork, build
+from neurokd.progress import ProgressEvent
+from neurokd.train import evaluate, train
+from neurokd.views import Views
+
+ENCODING = Encoding("direct", 4, 5, raw_levels=16)
+VIEWED = StageConfig(epochs=2, batch=64, lr=5e-3, shift=1, views=3, loss="sat-ce")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> object:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def small(digits: Dataset) -> Dataset:
+    rows = np.arange(260)
+    return dataclasses.replace(digits, train=digits.train.take(rows), test=digits.test.take(np.arange(100)))
+
+
+@pytest.fixture(scope="module")
+def teacher(digits: Dataset) -> SpikingNetwork:
+    net = network("64-64-10", seed=4)
+    train(net, digits, epochs=6, lr=5e-3)
+    return net
+
+
+def network(spec: str = "64-16-10", **options: object) -> SpikingNetwork:
+    return build(spec, **{"steps": 5, "input_bits": 4, "surrogate": "triangular", **options})
+
+
+def weights(net: SpikingNetwork) -> str:
+    return checkpoint.digest(net.state_dict())
+
+
+def test_the_cache_is_the_teachers_own_sat_for_every_view(small: Dataset, teacher: SpikingNetwork) -> None:
+    cache = teacher_sats(teacher, small, ENCODING, VIEWED, seed=7)
+    rows = np.array([3, 250, 0, 77])
+    for view in range(3):
+        pixels = Views(3, 1, False, 7).make(small.train.images, view)[rows]
+        with torch.no_grad():
+            expected = teacher.eval().sat(ENCODING.tensor(pixels, rows))
+        assert torch.equal(cache.take(rows, view), expected)
+    assert cache.take(rows, 0).sum() > 0
+    assert not torch.equal(cache.take(np.arange(260), 0), cache.take(np.arange(260), 1))
+
+
+def test_rate_codes_cache_the_spikes_each_image_really_gets(small: Dataset) -> None:
+    code = Encoding("rate", 4, 6, seed=2, raw_levels=16)
+    net = network(input_bits=1, steps=6).eval()
+    cache = teacher_sats(net, small, code, StageConfig())
+    rows = np.array([200, 5])
+    with torch.no_grad():
+        expected = net.sat(code.tensor(small.train.images[rows], rows))
+    assert torch.equal(cache[rows], expected)
+
+
+def test_stale_caches_are_computed_again(small: Dataset, teacher: SpikingNetwork, tmp_path: Path) -> None:
+    def made(net: SpikingNetwork, data: Dataset, code: Encoding, stage: StageConfig, seed: int = 0) -> bool:
+        cache = teacher_sats(net, data, code, stage, folder=tmp_path, seed=seed)
+        assert teacher_sats(net, data, code, stage, folder=tmp_path, seed=seed).reused
+        return not cache.reused
+
+    other = build(teacher.spec_text, **teacher.options)
+    other.load_state_dict(teacher.state_dict())
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.0001)
+    shorter = dataclasses.replace(small, train=small.train.take(np.arange(1, 261) % 260))
+    assert made(teacher, small, ENCODING, VIEWED)
+    assert made(other, small, ENCODING, VIEWED)
+    assert made(other, shorter, ENCODING, VIEWED)
+    assert made(other, shorter, dataclasses.replace(ENCODING, bits=3), VIEWED)
+    assert made(other, shorter, dataclasses.replace(ENCODING, bits=3), dataclasses.replace(VIEWED, views=2))
+    assert made(other, shorter, dataclasses.replace(ENCODING, bits=3), dataclasses.replace(VIEWED, views=2), seed=1)
+
+
+def test_the_teacher_is_frozen_and_the_student_learns(digits: Dataset, teacher: SpikingNetwork, tmp_path: Path) -> None:
+    before, student = weights(teacher), network("64-32-10")
+    untrained = evaluate(student, digits.test, ENCODING)
+    back = distill(student, teacher, digits, loss="sat-combined", epochs=12, lr=5e-3, out=tmp_path)
+    assert back is student
+    assert weights(teacher) == before
+    assert all(value.grad is None for value in teacher.parameters())
+    assert evaluate(student, digits.test, ENCODING) > max(60.0, untrained + 30)
+    assert (tmp_path / SAT_FILE).is_file()
+
+
+def test_each_preset_of_the_poster_trains(small: Dataset, teacher: SpikingNetwork) -> None:
+    for loss in ("full-l1", "full-l2", "full-kl", "sliding-l1", "sliding-l2", "sat-combined", "sat-ce"):
+        student = network()
+        stage = dataclasses.replace(VIEWED, epochs=1, loss=loss)
+        result = distill_stage(student, teacher, small, ENCODING, stage)
+        assert result.history[0].parts.keys() == {term.key for term in losses.parse_loss(loss)}
+
+
+def test_a_batch_is_compared_with_the_teacher_on_the_same_view(
+    small: Dataset, teacher: SpikingNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that *is* the teacher has distance 0 in every view, with its norm in evaluation mode."""
+    seen: list[float] = []
+    whole = losses.evaluate
+
+    def note(terms, student, master, labels, **more):  # type: ignore[no-untyped-def]
+        total, parts = whole(terms, student, master, labels, **more)
+        seen.append(float(parts["full-l1"]))
+        return total, parts
+
+    twin = build(teacher.spec_text, **teacher.options)
+    twin.load_state_dict(teacher.state_dict())
+    twin.eval()
+    monkeypatch.setattr(twin, "train", lambda mode=True: twin)
+    monkeypatch.setattr("neurokd.loop.losses.evaluate", note)
+    frozen = dataclasses.replace(VIEWED, epochs=3, lr=1e-30, weight_decay=0.0, loss="full-l1")
+    distill_stage(twin, teacher, small, ENCODING, frozen)
+    assert len(seen) == 3 * (260 // 64)
+    assert max(seen) == 0.0
+
+
+def test_teacher_and_student_of_different_steps_and_bits(small: Dataset, teacher: SpikingNetwork) -> None:
+    student = network(steps=3, input_bits=2)
+    distill(student, teacher, small, epochs=1, loss="full-l2+sliding-l1,delta=2")
+    assert student.steps == 3
+
+
+def test_without_a_teacher_term_the_teacher_is_not_run(small: Dataset, tmp_path: Path) -> None:
+    result = distill_stage(
+        network(), network(), small, ENCODING, dataclasses.replace(VIEWED, loss="ce"), folder=tmp_path
+    )
+    assert len(result.history) == 2
+    assert not (tmp_path / SAT_FILE).exists()
+
+
+def test_progress_tells_of_the_teacher_too(small: Dataset, teacher: SpikingNetwork) -> None:
+    events: list[ProgressEvent] = []
+    distill_stage(network(), teacher, small, ENCODING, VIEWED, progress=events.append, name="assistant")
+    sat = [(event.epoch, event.epochs, event.done, event.total) for event in events if event.what == "teacher sat"]
+    assert sat == [(1, 3, 1, 1), (2, 3, 1, 1), (3, 3, 1, 1)]
+    assert {event.stage for event in events} == {"assistant"}
+
+
+def config(route: str) -> Config:
+    changes: dict[str, object] = {"distill.route": route, "encoding.steps": 5, "seed": 3}
+    for role in ("assistant", "student"):
+        changes |= {f"training.{role}.{key}": value for key, value in {"epochs": 2, "batch": 64}.items()}
+    return Config.default("digits").override(changes)
+
+
+def test_the_route_through_the_assistant(
+    small: Dataset, teacher: SpikingNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masters: list[object] = []
+    whole = distillation.teacher_sats
+
+    def note(master, *args, **options):  # type: ignore[no-untyped-def]
+        masters.append(master)
+        return whole(master, *args, **options)
+
+    monkeypatch.setattr(distillation, "teacher_sats", note)
+    assistant, student = network("64-32-10"), network()
+    result = distill_route(teacher, assistant, student, small, config("teacher-assistant-student"), out=tmp_path)
+    assert masters == [teacher, assistant]
+    assert result.assistant is not None
+    assert result.student.accuracy == evaluate(student, small.test, ENCODING)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["assistant", "student"]
+
+    again = [network("64-32-10"), network()]
+    repeated = distill_route(teacher, *again, small, config("teacher-assistant-student"), out=tmp_path)
+    assert repeated == result
+    assert weights(again[1]) == weights(student)
+
+
+def test_the_straight_route_leaves_the_assistant_alone(small: Dataset, teacher: SpikingNetwork) -> None:
+    assistant = network("64-32-10")
+    before = weights(assistant)
+    result = distill_route(teacher, assistant, network(), small, config("teacher-student"))
+    assert result.assistant is None
+    assert weights(assistant) == before
+
+
+def test_another_teacher_is_another_run(small: Dataset, teacher: SpikingNetwork, tmp_path: Path) -> None:
+    distill_stage(network(), teacher, small, ENCODING, VIEWED, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="of another training run") as caught:
+        distill_stage(network(), network("64-20-10"), small, ENCODING, VIEWED, folder=tmp_path)
+    assert caught.value.got.startswith("teacher = ")
+
+
+def test_bad_requests(small: Dataset, teacher: SpikingNetwork) -> None:
+    with pytest.raises(TrainingError, match="different numbers of classes"):
+        distill(network("64-16-9"), teacher, small)
+    with pytest.raises(ConfigError, match="unknown loss"):
+        distill(network(), teacher, small, loss="full-l3")
+    with pytest.raises(ConfigError, match="unknown key"):
+        distill(network(), teacher, small, epoch=1)
+    with pytest.raises(TrainingError, match="longer than the SAT"):
+        distill(network(), teacher, small, loss="sliding-l1,delta=6", epochs=1)
