@@ -22,7 +22,7 @@ from torch.nn import functional
 from deploy import fixed_point as fp
 from deploy.chip import Chip, load_chip
 from deploy.errors import ModuleError, TrainingError
-from deploy.simulator import kernels
+from deploy.simulator import neurons
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import LIF, CubaLIF
@@ -117,7 +117,7 @@ def _scan(sums: Tensor, held: bool, bias: np.ndarray, grid: LayerGrid, spikes: T
     edges = [elements * part // threads for part in range(threads + 1)]
 
     def part(start: int, stop: int) -> None:
-        kernels.training_scan(flat, held, bias, grid.du, grid.dv, grid.vth, *outputs, start, stop)
+        neurons.training_scan(flat, held, bias, grid.du, grid.dv, grid.vth, *outputs, start, stop)
 
     if threads == 1:
         part(0, elements)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from deploy.errors import SimulatorError
 from deploy.program import Program
-from deploy.simulator import kernels
+from deploy.simulator import neurons
 from deploy.simulator.plan import Plan, Stage, plan, to_inner, to_outer
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Counter, Trace
@@ -230,7 +230,7 @@ def _advance_stage(stage: Stage, buffers: Buffers, first: int, count: int) -> No
     tally = buffers.tallies[name][:, :, first : first + count]
     tally[4] = synops
     keep_u, keep_v = _window(buffers.u_record, name, first, count), _window(buffers.v_record, name, first, count)
-    kernels.neurons(
+    neurons.scan(
         sums, constant, stage.bias, population.du, population.dv, population.vth, population.reset == "subtract",
         buffers.u[name], buffers.v[name], buffers.spikes[name], first, tally, keep_u, keep_v,
     )  # fmt: skip

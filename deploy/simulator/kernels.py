@@ -1,11 +1,8 @@
-"""Compiled kernels: event-driven synapses and the integer neuron scan. ``nogil``, so threads run samples in parallel.
+"""Compiled synapse kernels: event-driven sums. ``nogil``, so threads run samples in parallel.
 
 Layout: arrays are sample-major (``[B, T, n]``) and images channel-last, so the innermost loop always runs over
 neighbouring memory and vectorizes. Sums of 8-bit weights gather in int16 for as many rows as cannot overflow, then
 move to int32. Every 32-bit operation is cast back at once: numba would widen it to 64 bits and halve the vector width.
-
-The neuron arithmetic is that of :mod:`deploy.fixed_point`, rewritten for 32-bit registers:
-``(|x| * k) >> 12 = (|x| >> 12) * k + (((|x| & 4095) * k) >> 12)`` for ``k <= 4096``, exact and never above ``|x|``.
 """
 
 from __future__ import annotations
@@ -168,108 +165,3 @@ def _add(target: Array, kernel: Array) -> None:
 def _add_scaled(target: Array, kernel: Array, value: int) -> None:
     for o in range(target.size):
         target[o] += np.int32(value) * np.int32(kernel[o])
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _decay(x: int, k: int) -> Any:
-    """:func:`deploy.fixed_point.decay` with ``k = 4096 - d``, in 32-bit registers."""
-    sign = np.int32(x >> 31)
-    magnitude = np.int32(np.int32(x ^ sign) - sign)
-    high = np.int32(np.int32(magnitude >> 12) * k)
-    low = np.int32(np.int32(np.int32(magnitude & 4095) * k) >> 12)
-    return np.int32(np.int32(np.int32(high + low) ^ sign) - sign)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def integrate(u: int, v: int, a: int, bias: int, current_factor: int, membrane_factor: int) -> Any:
-    """One step before the threshold; also the forward pass of quantization-aware fine-tuning.
-
-    Args:
-        u, v: int32 state; a: int32 synaptic sum; bias: int32 effective bias.
-        current_factor: ``4096 - (du + 1)``; membrane_factor: ``4096 - dv``.
-
-    Returns:
-        (u, v, raw u, raw v): the state after its 24-bit rules, and before them. int32 each.
-    """
-    edge, turn, limit = np.int32(1 << 23), np.int32(1 << 24), np.int32((1 << 23) - 1)
-    raw_u = np.int32(np.int32(a) << 6)
-    if current_factor != 0:
-        raw_u = np.int32(_decay(u, current_factor) + raw_u)
-    lowered = np.int32(raw_u - turn) if raw_u > edge else raw_u
-    current = np.int32(raw_u + turn) if raw_u <= -edge else lowered
-    raw_v = np.int32(np.int32(_decay(v, membrane_factor) + current) + bias)
-    return current, min(max(raw_v, np.int32(-limit)), limit), raw_u, raw_v
-
-
-@njit(cache=True, nogil=True)
-def neurons(
-    sums: Array, constant: bool, bias: Array, du: int, dv: int, vth: int, subtract: bool, u: Array, v: Array,
-    spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
-) -> None:  # fmt: skip
-    """The integer scan of one population over steps.
-
-    Args:
-        sums: int32 ``[B, S, n]``, or ``[B, 1, n]`` used at every step when ``constant``.
-        bias: int32 ``[n]`` effective bias.
-        u, v: int32 ``[B, n]`` state, updated in place.
-        spikes: uint8 ``[B, T, n]``; rows ``first`` to ``first + S`` are written.
-        tally: int64 ``[4, B, S]`` or longer: spikes, active neurons, wraps, saturations.
-        keep_u, keep_v: int32 ``[B, S, n]`` records, or of zero size when not asked for.
-    """
-    current_factor, membrane_factor = np.int32(4096 - (du + 1)), np.int32(4096 - dv)
-    threshold = np.int32(vth << 6)
-    for b in range(u.shape[0]):
-        state_u, state_v = u[b], v[b]
-        for s in range(tally.shape[2]):
-            a = sums[b, 0 if constant else s]
-            out = spikes[b, first + s]
-            fired, active, wraps, clipped = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
-            for j in range(bias.size):
-                current, membrane, raw_u, raw_v = integrate(
-                    state_u[j], state_v[j], a[j], bias[j], current_factor, membrane_factor
-                )
-                spike = membrane > threshold
-                rest = np.int32(membrane - threshold) if subtract else np.int32(0)
-                state_u[j] = current
-                state_v[j] = rest if spike else membrane
-                out[j] = np.uint8(spike)
-                fired = np.int32(fired + np.int32(spike))
-                active = np.int32(active + np.int32((current | membrane) != 0))
-                wraps = np.int32(wraps + np.int32(current != raw_u))
-                clipped = np.int32(clipped + np.int32(membrane != raw_v))
-            tally[0, b, s], tally[1, b, s] = fired, active
-            tally[2, b, s], tally[3, b, s] = wraps, clipped
-            if keep_u.size:
-                keep_u[b, s] = state_u
-            if keep_v.size:
-                keep_v[b, s] = state_v
-
-
-@njit(cache=True, nogil=True)
-def training_scan(
-    sums: Array, held: bool, bias: Array, du: int, dv: int, vth: int, spikes: Array, membranes: Array,
-    start: int, stop: int,
-) -> None:  # fmt: skip
-    """The same scan, time first and with floats at its ends, for fine-tuning; elements ``start:stop``.
-
-    Args:
-        sums: float32 ``[T, M]`` whole numbers (or ``[1, M]`` when ``held``), M = samples * neurons.
-        bias: int32 ``[n]``; n divides M.
-        spikes: float32 ``[T, M]``, written: 0 or 1.
-        membranes: float32 ``[T, M]``, written: v before threshold and reset, in units of a synaptic sum (v / 64).
-    """
-    current_factor, membrane_factor = np.int32(4096 - (du + 1)), np.int32(4096 - dv)
-    threshold, n = np.int32(vth << 6), bias.size
-    u, v = np.zeros(stop - start, np.int32), np.zeros(stop - start, np.int32)
-    b = np.empty(stop - start, np.int32)
-    for m in range(start, stop):
-        b[m - start] = bias[m % n]
-    for t in range(spikes.shape[0]):
-        a, out, before = sums[0 if held else t, start:stop], spikes[t, start:stop], membranes[t, start:stop]
-        for m in range(u.size):
-            current, membrane, _, _ = integrate(u[m], v[m], np.int32(a[m]), b[m], current_factor, membrane_factor)
-            spike = membrane > threshold
-            u[m] = current
-            v[m] = np.int32(0) if spike else membrane
-            out[m] = np.float32(spike)
-            before[m] = np.float32(membrane) * np.float32(0.015625)

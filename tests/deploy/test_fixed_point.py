@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploy import fixed_point as fp
-from deploy.simulator import kernels
+from deploy.simulator import neurons
 
 EDGE = 1 << 23
 edges = st.sampled_from([0, 1, -1, EDGE, EDGE - 1, EDGE + 1, -EDGE, 1 - EDGE, -EDGE - 1])
@@ -59,7 +59,7 @@ def test_saturation_is_symmetric(v: int) -> None:
 def test_the_compiled_step_equals_the_rules(u: int, v: int, a: int, bias: int, du: int, dv: int, vth: int) -> None:
     """24-bit state times a 12-bit decay needs 37 bits; the kernel splits it so that 32 are enough."""
     v = fp.saturate(v, 24)
-    current, membrane, raw_u, raw_v = kernels.integrate.py_func(u, v, a, bias, 4096 - (du + 1), 4096 - dv)
+    current, membrane, raw_u, raw_v = neurons.integrate.py_func(u, v, a, bias, 4096 - (du + 1), 4096 - dv)
     assert int(raw_u) == fp.raw_current(u, a, du)
     assert int(current) == fp.wrap_current(fp.raw_current(u, a, du), 24)
     assert int(raw_v) == fp.raw_membrane(v, int(current), bias, dv)
