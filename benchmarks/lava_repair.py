@@ -93,8 +93,9 @@ def run_group(python: str, selection: list[str], repaired: bool, folder: Path) -
 
 
 def test_name(case: ElementTree.Element) -> str:
-    """``module.Class.test``: what precedes it is the folder, which differs between the environments."""
-    return ".".join([*case.get("classname", "").split(".")[-2:], case.get("name", "")])
+    """``file.Class.test``; the folder before it differs between the environments."""
+    group = case.get("classname", "").rpartition(".")[2]
+    return ".".join([Path(case.get("file", "")).stem, group, case.get("name", "")])
 
 
 def outcome(case: ElementTree.Element) -> str:
