@@ -154,6 +154,7 @@ def split_options(options: Mapping[str, Any], count: int) -> tuple[NetworkOption
     given = {name: _spread(name, options[name], count) for name in _LAYER_NAMES if name in options}
     layers = [_layer_options(place, {name: values[place] for name, values in given.items()}) for place in range(count)]
     columns = {name: [getattr(layer, name) for layer in layers] for name in _LAYER_NAMES}
+    columns["bias"] = [layer.has_bias for layer in layers]
     uniform = {name: values[0] if values.count(values[0]) == count else values for name, values in columns.items()}
     return network, layers, uniform
 
