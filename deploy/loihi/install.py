@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,11 @@ class Report:
     installed: tuple[str, ...]
     versions: dict[str, str]
 
-    def render(self) -> str:
+    def to_json(self) -> dict[str, Any]:
+        """The ``--json`` form."""
+        return asdict(self)
+
+    def __str__(self) -> str:
         """One line on what was done, one on what is there."""
         done = f"installed {', '.join(self.installed)}" if self.installed else "nothing to do: Lava is there"
         there = ", ".join(f"{name} {version}" for name, version in self.versions.items() if version)
@@ -135,7 +139,7 @@ def _pip(python: str, arguments: Sequence[str]) -> None:
 def main() -> int:
     """Command line of this module; prints the report or the error."""
     try:
-        print(install().render())
+        print(install())
     except NeurokdError as error:
         print(error.render(), file=sys.stderr)
         return error.exit_code

@@ -23,8 +23,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 PACKAGE = "lava"
 
 
@@ -76,4 +74,4 @@ def mend_reshape(port: Any) -> None:
 
 
 def _reshape(array: Any, shape: tuple[int, ...]) -> Any:
-    return np.reshape(array, shape)
+    return array.reshape(shape)

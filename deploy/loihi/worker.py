@@ -32,8 +32,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 EXIT_NO_LAVA = 67
 EXIT_BAD_REQUEST = 68
 EXIT_PROCESS_FAILED = 69
@@ -43,6 +41,7 @@ _repair = runpy.run_path(str(_HERE / "repair.py"))
 _repair["apply"]()
 try:
     import lava.magma.runtime.message_infrastructure.multiprocessing as transport
+    import numpy as np
     from lava.magma.core.decorator import implements, requires, tag
     from lava.magma.core.model.py.model import PyLoihiProcessModel
     from lava.magma.core.model.py.ports import PyInPort, PyOutPort
