@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from snntorch._neurons import SpikingNeuron  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from deploy.errors import ModuleError
 from neurokd.accept_chain import Chain, Part
 from neurokd.accept_modules import copy_back, copy_in, read_norm, read_spec, source_of
 from neurokd.accept_neurons import NeuronReading, read_neuron
-from neurokd.accept_origin import STATES
 from neurokd.accept_proof import prove
 from neurokd.accept_run import examples, trace, trace_any
 from neurokd.network import SpikingNetwork, build
@@ -29,7 +29,8 @@ def is_snntorch(module: object) -> bool:
     """Whether ``module`` is a torch module with a snntorch neuron somewhere inside (supported or not)."""
     if not isinstance(module, nn.Module) or isinstance(module, SpikingNetwork):
         return False
-    return any(type(part).__module__.split(".")[0] == "snntorch" or type(part) in STATES for part in module.modules())
+    kinds = [(isinstance(part, SpikingNeuron), type(part).__module__) for part in module.modules()]
+    return any(neuron or name.split(".")[0] == "snntorch" for neuron, name in kinds)
 
 
 def as_network(module: nn.Module, *arguments: Any, **options: Any) -> SpikingNetwork:

@@ -161,12 +161,6 @@ def _check_leaf(call: Call) -> None:
             allowed="a plain module",
             next_step="remove them: torch.nn.utils.prune.remove, torch.nn.utils.remove_weight_norm, handle.remove()",
         )
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_floating_point() and tensor.dtype != torch.float32 and tensor.numel() > 1:
-            got = f"{name} of {tensor.dtype}"
-            raise refuse(
-                call, "a parameter is not float32", got=got, allowed="float32", next_step="call module.float()"
-            )
 
 
 def _dense(call: Call) -> Dense:

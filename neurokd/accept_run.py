@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from snntorch._neurons import SpikingNeuron  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from deploy.errors import ModuleError
@@ -179,9 +180,19 @@ def _forward(module: nn.Module, tracer: Tracer, tensor: Tensor, example: Example
             where=f"{type(module).__name__}.forward, input of shape {list(tensor.shape)}",
             got=f"{type(error).__name__}: {error}",
             allowed="an example as your training loop passes it",
-            next_step="check example_input (or input_shape) and forward_kwargs",
+            next_step="check example_input (or input_shape) and forward_kwargs" + _hopeless(module),
         ) from error
     return tracer.origins(out)
+
+
+def _hopeless(module: nn.Module) -> str:
+    """Neurons that could not be taken even if the forward did not fail."""
+    found = [f"{path} ({type(part).__name__})" for path, part in module.named_modules() if _foreign_neuron(part)]
+    return f"; {', '.join(found)} could not be taken anyway: use snn.Leaky or snn.Synaptic" if found else ""
+
+
+def _foreign_neuron(module: nn.Module) -> bool:
+    return isinstance(module, SpikingNeuron) and type(module) not in STATES
 
 
 def _arguments(module: nn.Module, example: Example) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from neurokd.neurons import LIF
 from neurokd.spec import NetworkSpec
 from neurokd.spec_layers import Shape
 
+__all__ = ["SpikingLayer", "SpikingNetwork", "build", "predict"]
+
 
 class SpikingNetwork(nn.Module):
     """A chain of :class:`SpikingLayer`; make one with :func:`build` or :func:`neurokd.accept.accept`.

@@ -215,6 +215,19 @@ class Precomputed(Tutorial):
         return {"spikes": record, "last": mem2}
 
 
+class Loop(nn.Module):
+    """Any modules in a row, called in a loop over time."""
+
+    def __init__(self, *modules: nn.Module, steps: int = 6) -> None:
+        super().__init__()
+        self.chain = nn.Sequential(*modules)
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        utils.reset(self)
+        return torch.stack([self.chain(x) for _ in range(self.steps)])
+
+
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Weights on a grid of 1/64, so that float32 sums are exact in any order; running statistics of powers of two."""
     generator = torch.Generator().manual_seed(seed)

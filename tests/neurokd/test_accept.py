@@ -11,13 +11,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 snn = pytest.importorskip("snntorch", reason="user modules are snntorch modules")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from snntorch import utils  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from deploy.errors import ModuleError  # noqa: E402
+from neurokd import students  # noqa: E402
 from neurokd.accept import accept, to_user  # noqa: E402
 from neurokd.network import build  # noqa: E402
 from neurokd.neurons import on_grid  # noqa: E402
+from neurokd.spec import NetworkSpec  # noqa: E402
 
 # By path: the name `tests` may belong to another installed package.
 _SPEC = importlib.util.spec_from_file_location("snntorch_modules", Path(__file__).with_name("snntorch_modules.py"))
@@ -118,6 +122,55 @@ def test_random_weights_and_tutorial_constants() -> None:
     assert [note for note in network.notes if "lif1 (Leaky): beta 0.9 became 0.899902344" in note]
     differing = int((network(x) != original).sum())
     assert f"{differing} of {original.numel()} output spikes differ" in network.notes[-1]
+
+
+_pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+_neuron = st.sampled_from(["leaky", "synaptic"])
+
+
+@st.composite
+def _modules(draw: st.DrawFn) -> nn.Module:
+    """snntorch modules of up to two convolutions and two linear layers, with pools, norms and both neurons."""
+    modules: list[nn.Module] = []
+    shape = (2, 11, 9)
+    for _ in range(draw(st.integers(0, 2))):
+        channels = 2 * draw(st.integers(1, 3))
+        norm, synaptic, pool = draw(st.booleans()), draw(_neuron) == "synaptic", draw(st.booleans())
+        modules += [nn.AvgPool2d(2, draw(st.integers(1, 2)), draw(st.integers(0, 1)))] if pool else []
+        conv = {"stride": draw(_pair), "padding": draw(_pair), "groups": draw(st.integers(1, 2))}
+        modules.append(nn.Conv2d(shape[0], channels, draw(_pair), bias=not synaptic and draw(st.booleans()), **conv))
+        modules += [nn.BatchNorm2d(channels)] if norm and not synaptic else []
+        modules.append(_drawn_neuron(draw, synaptic))
+        shape = tuple(
+            nn.Sequential(*(m for m in modules if not hasattr(m, "beta"))).eval()(torch.zeros(1, 2, 11, 9)).shape[1:]
+        )
+    modules.append(nn.Flatten())
+    size = shape[0] * shape[1] * shape[2]
+    for units in draw(st.lists(st.integers(1, 12), min_size=1, max_size=2)):
+        synaptic, norm = draw(_neuron) == "synaptic", draw(st.booleans())
+        modules.append(nn.Linear(size, units, bias=not synaptic))
+        modules += [nn.BatchNorm1d(units)] if norm and not synaptic else []
+        modules.append(_drawn_neuron(draw, synaptic))
+        size = units
+    return user.randomise(user.Loop(*modules), draw(st.integers(0, 1000)))
+
+
+def _drawn_neuron(draw: st.DrawFn, synaptic: bool) -> nn.Module:
+    decays = {name: draw(st.integers(1, 4095)) / 4096 for name in (("alpha", "beta") if synaptic else ("beta",))}
+    return (snn.Synaptic if synaptic else snn.Leaky)(
+        **decays, threshold=draw(st.sampled_from([0.25, 1.0])), init_hidden=True, **ZERO
+    )
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(_modules())
+def test_any_chain_is_exactly_equal(module: nn.Module) -> None:
+    """For every chain that is taken the SAT of fresh images equals the module's own spikes."""
+    network = accept(module.eval(), _levels(2, 2, 11, 9)).eval()
+    x = _levels(4, 2, 11, 9, seed=1)
+    with torch.no_grad():
+        assert torch.equal(network(x), module(x))
+    assert NetworkSpec.parse(network.spec_text) == network.spec
 
 
 def test_batch_first_input_is_read_and_noted() -> None:
@@ -246,6 +299,28 @@ def test_to_user_refuses_what_does_not_fit_and_copies_nothing() -> None:
     normed = user.randomise(user.Convolutional())
     with pytest.raises(ModuleError, match="no norm where the module has one"):
         to_user(accept(normed, _levels(3, 2, 8, 9)).folded(), normed)
+
+
+def test_either_kind_becomes_a_network() -> None:
+    network = build("20-5")
+    assert as_network(network) is network
+    assert isinstance(as_network(user.Tutorial(), input_shape=(20,)), SpikingNetwork)
+    assert is_snntorch(user.Tutorial())
+    assert is_snntorch(nn.Sequential(nn.Linear(3, 4), snn.Alpha(0.75, 0.5)))
+    assert is_snntorch(type("Own", (snn.Leaky,), {})(0.5))
+    assert not any(map(is_snntorch, (network, nn.Linear(3, 4), "784-10", None)))
+    with pytest.raises(ModuleError, match="nothing to accept"):
+        accept(network, torch.zeros(2, 20))
+
+
+def test_the_public_front_has_it_all() -> None:
+    assert {students.build, students.accept, students.as_network, students.to_user} == {
+        build,
+        accept,
+        as_network,
+        to_user,
+    }
+    assert all(hasattr(students, name) for name in students.__all__)
 
 
 # Reset rules ------------------------------------------------------------------------------------------------------
