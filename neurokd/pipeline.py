@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from deploy.errors import CheckpointError, ConfigError
 from deploy.files import read_json, write_json
-from neurokd import checkpoint, losses, quantize
+from neurokd import checkpoint, losses
 from neurokd.config import Config, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
@@ -28,6 +28,9 @@ from neurokd.encoding import Encoding
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import Progress, silent
+from neurokd.quantize import fine_tune
+from neurokd.quantize import load as load_quantized
+from neurokd.quantize import save as save_quantized
 from neurokd.quantized import QuantizedNetwork
 
 Facts = dict[str, Any]
@@ -127,7 +130,7 @@ class Run:
     def quantized(self) -> QuantizedNetwork:
         """The quantized student."""
         self.facts("quantized")
-        return quantize.load(self.checkpoint("quantized"))
+        return load_quantized(self.checkpoint("quantized"))
 
     def fresh(self, role: str) -> SpikingNetwork:
         """An untrained network of a role, the same for the same seed."""
@@ -222,11 +225,11 @@ def _quantize(run: Run) -> Facts:
             run.network(master_of(run)), run.data, run.encoding, stage, folder=folder, seed=config.seed,
             progress=run.progress, name="quantized",
         )  # fmt: skip
-    network, result = quantize.fine_tune(
+    network, result = fine_tune(
         student, run.data, run.encoding, stage, teacher_sats=sats, chip=config.chip,
         weight_bits=config.quantize.weight_bits, checkpoint_dir=folder, seed=config.seed, progress=run.progress,
     )  # fmt: skip
-    quantize.save(run.checkpoint("quantized"), network)
+    save_quantized(run.checkpoint("quantized"), network)
     return {
         "accuracy": result.accuracy,
         "validation": result.validation,

@@ -1,0 +1,232 @@
+"""``neurokd``: thin commands over the pipeline's stages. Errors fit one screen; ``--debug`` adds the traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.cli import guarded
+from deploy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from neurokd.config import Config
+    from neurokd.pipeline import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train, distil and quantize spiking networks and export them for a Loihi-class chip. Every command works on a "
+    "run folder (--out) and goes on where an earlier one stopped. The chip side is `neurokd-deploy`. "
+    "--debug shows tracebacks.",
+)
+console = Console()
+
+Data = Annotated[str, typer.Option("--data", help="digits, mnist, fashion-mnist or cifar10.")]
+Root = Annotated[Path | None, typer.Option("--data-root", help="Folder with the data files (digits need none).")]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<data>.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+File = Annotated[Path | None, typer.Option("--config", help="Start from this config.toml instead of the defaults.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one value: --set training.student.epochs=5 (repeatable)."),
+]
+
+
+def make_config(
+    data: str, root: Path | None, out: Path | None, seed: int, file: Path | None, changes: list[str] | None
+) -> Config:
+    """The configuration of a command line: the run folder's own if it has one, else defaults, else ``--config``.
+
+    Raises:
+        ConfigError: unknown or ill-typed values.
+    """
+    from neurokd.config import Config
+
+    folder = out or Path(f"runs/{data or 'digits'}")
+    kept = folder / "config.toml"
+    if kept.is_file() and file is None and not changes and not data:
+        config = Config.load(kept)
+    else:
+        config = Config.load(file) if file is not None else Config.default(data or "digits")
+        config = config.override({"seed": seed, **_parsed(changes or [])})
+    places = {"out": str(out or f"runs/{config.data}")}
+    if root is not None:
+        places["data_root"] = str(root)
+    return config.override(places)
+
+
+def _parsed(changes: list[str]) -> dict[str, Any]:
+    """``key=value`` texts; values are TOML where they are TOML, else plain text."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    found: dict[str, Any] = {}
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise ConfigError("a change is not KEY=VALUE", where="--set", got=change, allowed="--set encoding.steps=6")
+        try:
+            found[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key] = text
+    return found
+
+
+def _stages(config: Config, work: Callable[[Run], Any]) -> Any:
+    from neurokd.bars import Bars
+    from neurokd.pipeline import Run
+
+    with Bars(Console(stderr=True)) as bars:
+        return work(Run(config, bars))
+
+
+def _tell(facts: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if key in facts:
+            value = facts[key]
+            console.print(f"{key:<12}{value:.2f}" if isinstance(value, float) else f"{key:<12}{value}", highlight=False)
+
+
+@app.command()
+def demo(
+    data: Data = "digits",
+    data_root: Root = None,
+    out: Out = None,
+    seed: Seed = 0,
+    config: File = None,
+    change: Set = None,
+    without_lava: Annotated[bool, typer.Option("--without-lava", help="Leave the replay through Lava out.")] = False,
+) -> None:
+    """The whole chain: teacher, assistant, student, chip integers, NIR, simulator, Lava, proof of equality, report."""
+    from neurokd.bars import Bars
+    from neurokd.demo import demo as run_all
+
+    made = make_config(data, data_root, out, seed, config, change)
+    with Bars(Console(stderr=True)) as bars:
+        summary = run_all(made, progress=bars, with_lava=not without_lava)
+    console.print(summary_table(summary))
+    console.print(f"report  {Path(made.out) / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The figures of a run as one table."""
+    table = Table("what", "figure", "how known", title=f"{summary['title']}, seed {summary['seed']}")
+    for stage, value in summary["accuracy"].items():
+        table.add_row(f"accuracy, {stage}", f"{value:.2f} %", "test set, read once")
+    equality = summary["equality"]
+    for name, count in equality["differing_spikes"].items():
+        samples = equality["samples_simulated"] if name in ("simulator", "nir") else equality["samples"]
+        table.add_row(
+            f"differing spikes, {name}", "not run" if count is None else str(count), f"{samples} samples, every layer"
+        )
+    activity, modelled = summary["activity"], summary["modelled"]
+    table.add_row("spikes a sample", f"{activity['spikes_per_sample']:,.1f}", "counted")
+    table.add_row("synops a sample", f"{activity['synops_per_sample']:,.0f}", "counted")
+    for key, unit, factor in (("energy_per_sample_J", "µJ", 1e6), ("latency_per_sample_s", "µs", 1e6)):
+        value = modelled[key]
+        shown = "not published" if value is None else f"{value * factor:,.3g} {unit}"
+        table.add_row(key.split("_")[0] + " a sample", shown, f"modelled, constants of {modelled['chip']}")
+    table.add_row("time", f"{sum(summary['seconds'].values()):,.0f} s", "all stages")
+    return table
+
+
+@app.command()
+def train(
+    role: Annotated[str, typer.Argument(help="teacher, student_plain, or all.")] = "all",
+    data: Data = "",
+    data_root: Root = None,
+    out: Out = None,
+    seed: Seed = 0,
+    config: File = None,
+    change: Set = None,
+) -> None:
+    """Train the teacher and the plain student (the baseline) on labels."""
+    from neurokd import pipeline
+
+    roles = {"teacher": pipeline.train_teacher, "student_plain": pipeline.train_plain}
+    if role not in (*roles, "all"):
+        raise ConfigError("no such role to train", where="ROLE", got=role, allowed=", ".join((*roles, "all")))
+    made = make_config(data, data_root, out, seed, config, change)
+    for name in roles if role == "all" else (role,):
+        facts = _stages(made, roles[name])
+        console.print(f"{name}: {facts['accuracy']:.2f} % on the test set ({facts['spec']})", highlight=False)
+
+
+@app.command()
+def distill(out: Out = None, data: Data = "", data_root: Root = None) -> None:
+    """Distil the assistant and the student on the SAT; trains the teacher first if the run has none."""
+    from neurokd import pipeline
+
+    def work(run: Run) -> Any:
+        pipeline.train_teacher(run)
+        if pipeline.master_of(run) == "assistant":
+            pipeline.distil_assistant(run)
+        return pipeline.distil_student(run)
+
+    facts = _stages(make_config(data, data_root, out, 0, None, None), work)
+    _tell(facts, "accuracy", "validation", "spec", "parameters")
+
+
+@app.command()
+def quantize(out: Out = None, data: Data = "", data_root: Root = None) -> None:
+    """Fine-tune the distilled student on the chip's integers, SAT loss kept on."""
+    from neurokd.pipeline import quantize_student
+
+    facts = _stages(make_config(data, data_root, out, 0, None, None), quantize_student)
+    _tell(facts, "accuracy", "validation", "weight_bits")
+
+
+@app.command()
+def export(out: Out = None, data: Data = "", data_root: Root = None) -> None:
+    """Write student.nir, the encoded test images and the student's own spikes into the run folder."""
+    from neurokd.chip_stages import export_student
+
+    made = make_config(data, data_root, out, 0, None, None)
+    facts = _stages(made, export_student)
+    console.print(f"{Path(made.out) / 'student.nir'}  {facts['bytes']} bytes", highlight=False, soft_wrap=True)
+    console.print(f"next: neurokd-deploy check {made.out}", highlight=False, soft_wrap=True)
+
+
+@app.command("data")
+def data_command(
+    name: Annotated[str | None, typer.Option("--download", help="Download this set from its official mirrors.")] = None,
+    data_root: Root = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the data sets and what is found where; download one with --download."""
+    from neurokd.bars import DownloadBars
+    from neurokd.data import status
+    from neurokd.data.mirrors import download
+
+    if name is not None:
+        with DownloadBars(Console(stderr=True)) as bars:
+            folder = download(name, data_root, progress=bars)
+        console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+    found = status(data_root)
+    if as_json:
+        typer.echo(json.dumps([vars(s) for s in found], indent=2, default=str))
+        return
+    table = Table("set", "title", "found", "train", "test", "official", "where, or what is wrong")
+    for s in found:
+        counts = (str(s.train), str(s.test)) if s.found else ("", "")
+        place = s.problem or ", ".join(str(f.path) for f in s.files[:1])
+        table.add_row(s.name, s.title, "yes" if s.found else "no", *counts, "yes" if s.official else "no", place)
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of ``neurokd``."""
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()
