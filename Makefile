@@ -55,10 +55,11 @@ lint: setup
 	$(BIN)/lint-imports
 
 scoreboard: setup
-	$(BIN)/python benchmarks/scoreboard.py $(ARGS)
+	$(BIN)/python -m benchmarks.scoreboard $(ARGS)
 
 bench: setup
-	$(BIN)/python benchmarks/lava_repair.py $(ARGS)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+	$(BIN)/python benchmarks/lava_repair.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Measurements with goals; run from the repository's root: ``python -m benchmarks.run``."""
