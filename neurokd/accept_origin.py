@@ -68,6 +68,8 @@ class Origin:
         return self.text
 
 
+#: Characters of a text that is no longer extended (a value that a loop changes at every step).
+_LONG = 200
 OUTSIDE = Origin("outside", text="a tensor that does not come from the input by torch functions")
 
 
@@ -91,22 +93,28 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
 
 
 def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether both hold the same values in row-major order, whatever their shapes."""
     if a is b:
         return True
     return math.prod(a.shape) == math.prod(b.shape) and torch.equal(a.reshape(-1), b.reshape(-1))
 
 
 def function_name(func: Any) -> str:
+    """Name of a torch function; of an attribute such as ``x.data`` that attribute's."""
     name = str(getattr(func, "__name__", func))
     return str(getattr(getattr(func, "__self__", None), "__name__", name)) if name == "__get__" else name
 
 
 def foreign(name: str, sources: list[Origin]) -> Origin:
+    """Origin of a result that no layer computes; its text says the function and what it was given."""
     source = next((origin for origin in sources if origin.kind != "foreign"), sources[0])
+    if source.kind == "foreign" and len(source.text) > _LONG:
+        return source
     return Origin("foreign", text=f"the result of torch function '{name}' on {source}")
 
 
 def argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int, name: str, default: Any) -> Any:
+    """An argument given by place or by name."""
     return args[place] if len(args) > place else kwargs.get(name, default)
 
 

@@ -84,7 +84,8 @@ class Tracer(TorchFunctionMode):
 
     def mark_input(self, example: Tensor) -> None:
         """Make ``example`` the network's input."""
-        self._mark(example, Origin("input"))
+        with self._paused():
+            self._mark(example, Origin("input"), example.detach().clone())
 
     def origin(self, tensor: Tensor) -> Origin:
         """Where ``tensor`` comes from; a tensor changed in place since it was made is foreign."""
@@ -100,10 +101,16 @@ class Tracer(TorchFunctionMode):
         with self._paused():
             return [self.origin(value) for value in tensors_in(values)]
 
-    def _mark(self, tensor: Tensor, origin: Origin) -> None:
+    def _mark(self, tensor: Tensor, origin: Origin, values: Tensor | None = None) -> None:
         # The tensor is kept, so that its id cannot be given to another one while the trace lives.
-        values = tensor.detach().clone() if origin.kind in ("output", "state", "input") else None
         self._known[id(tensor)] = _Known(tensor, origin, values)
+
+    def _values(self, tensor: Tensor, origin: Origin) -> Tensor:
+        """A copy of ``tensor`` that nobody writes to: the one already held, where the origin says it is the same."""
+        known = self._known.get(id(tensor))
+        if known is None or known.values is None or origin.kind == "foreign":
+            return tensor.detach().clone()
+        return known.values.reshape(tensor.shape)
 
     # -- modules ------------------------------------------------------------------------------------------------
 
@@ -127,7 +134,8 @@ class Tracer(TorchFunctionMode):
         given = next(tensors_in((args, kwargs)), torch.zeros(0))
         ordinal = self._counts.get(module, 0)
         self._counts[module] = ordinal + 1
-        call = Call(path, module, ordinal, self.origin(given), given.detach().clone())
+        origin = self.origin(given)
+        call = Call(path, module, ordinal, origin, self._values(given, origin))
         if type(module) in STATES:
             self._check_states(call, args, kwargs)
         return call
@@ -140,7 +148,7 @@ class Tracer(TorchFunctionMode):
     def _finish(self, call: Call, outs: list[Tensor]) -> None:
         if type(call.module) in SUPPORTED:
             call.output = outs[0].detach().clone()
-            self._mark(outs[0], Origin("output", call))
+            self._mark(outs[0], Origin("output", call), call.output)
             self._mark_states(call, call.module)
             return
         for tensor in outs:
@@ -195,10 +203,21 @@ class Tracer(TorchFunctionMode):
             axis = argument(args, kwargs, 1, "dim", 0)
             self.step_reads = True
             for step, tensor in enumerate(out):
-                self._mark(tensor, Origin("input", step=step, axis=int(axis)))
+                origin = Origin("input", step=step, axis=int(axis))
+                self._mark(tensor, origin, self._held(args, origin, tensor))
         else:
             for tensor in tensors_in(out):
-                self._mark(tensor, self._derive(name, args, kwargs, tensor, sources))
+                origin = self._derive(name, args, kwargs, tensor, sources)
+                self._mark(tensor, origin, self._held(args, origin, tensor))
+
+    def _held(self, args: tuple[Any, ...], origin: Origin, out: Tensor) -> Tensor | None:
+        """The copy of ``out``'s values that a copy of its source's values already is."""
+        source = self._known.get(id(args[0])) if args else None
+        if source is None or source.values is None or origin.kind not in ("input", "output"):
+            return None
+        if origin.step is None or origin is source.origin:
+            return source.values.reshape(out.shape)
+        return source.values.select(origin.axis, origin.step)
 
     def _derive(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor, sources: list[Origin]

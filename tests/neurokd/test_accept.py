@@ -18,8 +18,8 @@ from torch import Tensor, nn  # noqa: E402
 
 from deploy.errors import ModuleError  # noqa: E402
 from neurokd import students  # noqa: E402
-from neurokd.accept import accept, to_user  # noqa: E402
-from neurokd.network import build  # noqa: E402
+from neurokd.accept import accept, as_network, is_snntorch, to_user  # noqa: E402
+from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.neurons import on_grid  # noqa: E402
 from neurokd.spec import NetworkSpec  # noqa: E402
 

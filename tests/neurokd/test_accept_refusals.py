@@ -269,6 +269,15 @@ def test_values_changed_in_place_behind_the_back_are_seen() -> None:
     assert "changed in place" in error.got
 
 
+def test_a_value_changed_in_a_loop_stays_readable() -> None:
+    def between(self: Any, spk: Tensor) -> Tensor:
+        for _ in range(50):
+            spk = torch.sqrt(spk)
+        return spk
+
+    assert len(_refused(tutorial(between=between)()).got) < 400
+
+
 def test_decisions_on_values_are_refused() -> None:
     error = _refused(tutorial(between=lambda self, spk: spk if spk.sum() > 3 else spk.clone())())
     assert "Python decision" in error.what
