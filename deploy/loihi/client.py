@@ -81,8 +81,21 @@ def worker_info(python: str | Path | None = None, *, timeout: float = 60.0) -> W
         code = _run_worker([target, "-I", str(WORKER), "--info", str(answer)], folder, log, timeout)
         if code != 0:
             raise _failure(code, target, _last_lines(log))
+        return _worker_info(target, answer)
+
+
+def _worker_info(target: str, answer: Path) -> WorkerInfo:
+    try:
         found = json.loads(answer.read_text())
-    return WorkerInfo(interpreter=target, **{**found, "netx_missing": tuple(found["netx_missing"])})
+        return WorkerInfo(interpreter=target, **{**found, "netx_missing": tuple(found["netx_missing"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+        raise WorkerError(
+            "the Lava worker did not say what it has",
+            where=target,
+            got=f"{type(error).__name__}: {error}",
+            allowed="the answer of worker.py --info",
+            next_step=f"point {INTERPRETER_VARIABLE} at a Python 3.10 to 3.13",
+        ) from error
 
 
 def run_lava(
@@ -122,6 +135,7 @@ def run_lava(
     kept, state = _names(program, record), _names(program, record_state)
     made = request(program, given, kept | {program.output.name}, state=state, reset=reset_between_samples)
     recorded = execute(made, timeout=timeout, python=python)
+    _check_recordings(made, recorded, interpreter(python))
     return _trace(program, given, recorded, kept)
 
 
@@ -133,6 +147,19 @@ def _names(program: Program, asked: str | Iterable[str]) -> frozenset[str]:
     if unknown:
         raise SimulatorError("no such population to record", got=unknown, allowed=["output", "all", *known])
     return frozenset(known if "all" in given else names)
+
+
+def _check_recordings(made: Request, recorded: dict[str, Array], python: str) -> None:
+    expected = made.recordings()
+    found = {name: array.shape for name, array in recorded.items() if name in expected}
+    if found != expected:
+        raise WorkerError(
+            "the Lava worker's result lacks what was asked for",
+            where=python,
+            got={name: array.shape for name, array in recorded.items()},
+            allowed=expected,
+            next_step="run again; if it stays, run `neurokd-deploy doctor`",
+        )
 
 
 def _trace(program: Program, given: Stimulus, recorded: dict[str, Array], kept: frozenset[str]) -> Trace:

@@ -56,6 +56,15 @@ class Request:
         """The part that travels as JSON."""
         return {"processes": self.processes, "wires": self.wires, "steps": self.steps, "state": sorted(self.state)}
 
+    def recordings(self) -> dict[str, tuple[int, int]]:
+        """Name and shape of every array the worker gives back."""
+        shapes = {}
+        for entry in self.processes:
+            names = [entry["name"]] if entry["kind"] == "sink" else []
+            names += [f"{entry['name']}.{part}" for part in ("u", "v")] if entry.get("watch") else []
+            shapes.update({name: (entry["rows"], entry["size"]) for name in names})
+        return shapes
+
     def wire(self, source: tuple[str, str], target: tuple[str, str], **options: Any) -> None:
         """Connect ``(process, port)`` to ``(process, port)``."""
         ends = {"from": source[0], "from_port": source[1], "to": target[0], "to_port": target[1]}

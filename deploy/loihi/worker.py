@@ -378,6 +378,23 @@ def end_with_parent() -> None:
         os.register_at_fork(after_in_child=lambda: libc.prctl(1, signal.SIGKILL))  # 1: PR_SET_PDEATHSIG
 
 
+def end_with_children() -> None:
+    """End this process when one of Lava's fails or is killed (out of memory); Lava itself would wait for ever."""
+
+    def died(*_: object) -> None:
+        try:
+            child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if child is not None and child.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
+            print(f"one of Lava's processes was ended by signal {child.si_status}", file=sys.stderr, flush=True)
+            os._exit(EXIT_PROCESS_FAILED)
+
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(EXIT_PROCESS_FAILED))
+    if hasattr(os, "waitid"):
+        signal.signal(signal.SIGCHLD, died)
+
+
 def info() -> Entry:
     """What this interpreter has; the field names are those of the client's ``WorkerInfo``."""
 
@@ -405,7 +422,7 @@ def main(given: str, result: str) -> int:
         Path(result).write_text(json.dumps(info()))
         return 0
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(EXIT_PROCESS_FAILED))
+    end_with_children()
     transport.SharedMemoryManager, transport.SystemProcess = AnonymousMemory, LoudProcess
     # Lava looks for process models in every file beside the file of the process; there are none beside this one.
     sys.modules["__main__"].__file__ = os.path.join(os.path.dirname(os.path.abspath(given)), "no-models", "worker.py")
