@@ -24,10 +24,12 @@ from deploy.graph import (
     Output,
     Pool2d,
     Synapse,
+    discretize,
 )
+from deploy.graph.analysis import Analysis
 from deploy.graph.hdf5 import Limits
 from deploy.graph.probe import Probe
-from deploy.graph.read import Analysis, analyse_file, analyse_nir
+from deploy.graph.read import analyse_file, analyse_nir
 from deploy.lower import lower
 from deploy.place import place
 from deploy.program import Program
@@ -88,9 +90,9 @@ def _analysis(source: Any, *, max_bytes: int, probe: Probe | None, **given: Any)
 
 def on_chip(graph: Graph, chip: Chip) -> list[Finding]:
     """What stands between a graph and a chip: nodes first; then, if all are taken, integers, rules and cores."""
-    found = [finding for look in (_unsupported, _unquantized, _ends, _ways) for finding in look(graph)]
+    found = [finding for look in (_unsupported, _unquantized, _unreachable, _ends, _ways) for finding in look(graph)]
     if found:
-        return found
+        return found + list(_reset(graph, chip))
     try:
         program = lower(graph, chip, strict=False)
     except NeurokdError as error:
@@ -145,6 +147,20 @@ def _unquantized(graph: Graph) -> Iterator[Finding]:
             )
 
 
+def _unreachable(graph: Graph) -> Iterator[Finding]:
+    """Neurons that their input cannot move: lowering divides by the gain."""
+    for node in graph.nodes:
+        if isinstance(node, SPIKING) and graph.dt is not None and (discretize(node, graph.dt).gain == 0).any():
+            yield Finding(
+                "error",
+                node.name,
+                "the input of some neurons is multiplied by 0",
+                "an input gain of 0 (r, or w_in)",
+                "a gain other than 0",
+                "correct r and w_in, or remove the neurons",
+            )
+
+
 def _ends(graph: Graph) -> Iterator[Finding]:
     for node in graph.inputs[1:]:
         yield _way(node.name, "a program has one input", f"also {graph.inputs[0].name!r}", "one Input node")
@@ -174,6 +190,19 @@ def _ways(graph: Graph) -> Iterator[Finding]:
 def _count(before: list[tuple[int, int]], stops: bool) -> tuple[int, int]:
     """(ways that end here, nodes on the longest) from those of the sources; a population starts anew."""
     return (1, 0) if stops else (sum(w for w, _ in before), 1 + max((n for _, n in before), default=0))
+
+
+def _reset(graph: Graph, chip: Chip) -> Iterator[Finding]:
+    """The reset rule, where lowering does not come far enough to say it of each population."""
+    if graph.reset is not None and graph.reset not in chip.formats.reset_modes:
+        yield Finding(
+            "error",
+            "",
+            "not on the chip: reset rule",
+            graph.reset,
+            ", ".join(chip.formats.reset_modes),
+            "fine-tune the network with reset to zero (neurokd quantize does)",
+        )
 
 
 def _way(node: str, what: str, got: str, allowed: str) -> Finding:

@@ -38,13 +38,13 @@ class GraphBlock:
     settings: RunSettings = field(default_factory=RunSettings)
 
 
-def split(metadata: object, node: str) -> tuple[dict[str, object], dict[str, object]]:
+def split(metadata: object) -> tuple[dict[str, object], dict[str, object]]:
     """The block, and everything else as plain Python values.
 
     Raises:
         GraphError: metadata or the block is not a group of named values.
     """
-    values = plain(metadata)
+    values = {} if metadata is None else plain(metadata)
     if not isinstance(values, dict):
         raise coerce.bad("metadata", metadata, "a group of named values")
     block = values.pop(KEY, {})

@@ -76,7 +76,7 @@ def integer(field: str, value: object, low: int = -_LARGEST_INT, high: int = _LA
     if array.size != 1:
         raise bad(field, value, "one whole number")
     number = array.reshape(-1)[0].item()
-    if number != number or number not in range(low, high + 1):
+    if not low <= number <= high or number != int(number):
         raise bad(field, number, f"a whole number from {low} to {high}")
     return int(number)
 

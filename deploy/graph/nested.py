@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from deploy.errors import GraphError
-from deploy.graph import coerce
+from deploy.graph import block, coerce
 from deploy.graph.coerce import Shape
 from deploy.graph.finding import Finding
 from deploy.graph.nodes import Input, Node, Output
@@ -32,6 +32,7 @@ class Flat:
         nodes: Every node by its full name, the inner Input and Output nodes included.
         edges: Edges by full names; several are one.
         junctions: Inner Input and Output nodes, which are removed at the end.
+        root: Metadata of the outermost graph.
         metadata: Metadata of nested graphs by name.
         problems: Everything that is wrong.
         notes: Everything worth saying.
@@ -40,6 +41,7 @@ class Flat:
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     junctions: list[str] = field(default_factory=list)
+    root: object = None
     metadata: dict[str, object] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[Finding] = field(default_factory=list)
@@ -57,6 +59,7 @@ def flatten(tree: Mapping[str, Any]) -> Flat:
     try:
         if node_type(tree) != "NIRGraph":
             tree = {"nodes": {node_type(tree).lower(): tree}, "edges": [], "type": "NIRGraph"}
+        flat.root = tree.get("metadata")
         _gather(tree, "", flat, 0)
     except GraphError as error:
         flat.problems.append(Problem("", error))
@@ -100,8 +103,9 @@ def _node(key: str, tree: Any, prefix: str, flat: Flat, depth: int) -> _Ends | N
         if node_type(tree) == "NIRGraph":
             ends = _gather(tree, name + ".", flat, depth + 1)
             flat.junctions += [*ends.inputs, *ends.outputs]
-            if tree.get("metadata"):
-                flat.metadata[name] = tree["metadata"]
+            ours, foreign = block.split(tree.get("metadata"))
+            if ours or foreign:
+                flat.metadata[name] = {**foreign, block.KEY: ours} if ours else foreign
             return ends
         node, notes = parse_node(name, tree)
     except GraphError as error:

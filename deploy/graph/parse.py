@@ -74,7 +74,7 @@ def parse_node(name: str, tree: Mapping[str, Any]) -> tuple[Node, list[Finding]]
     reader = READERS[kind]
     values = {key: value for key, value in tree.items() if key not in ("type", "metadata") and value is not None}
     _check_fields(kind, reader, values)
-    ours, foreign = block.split(tree.get("metadata") or {}, name)
+    ours, foreign = block.split(tree.get("metadata"))
     grid, rest = _grid(reader.make, ours)
     metadata, notes = block.kept(name, foreign, rest)
     given = {reader.renamed.get(key, key): value for key, value in values.items()}

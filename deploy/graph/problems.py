@@ -18,7 +18,8 @@ class Problem:
 
     def finding(self) -> Finding:
         """The problem as a line of a report."""
-        place = f" ({self.error.where})" if self.error.where else ""
+        where = self.error.where
+        place = f" ({where})" if where and where.removeprefix("field ") not in self.error.what else ""
         return Finding(
             "error", self.node, self.error.what + place, self.error.got, self.error.allowed, self.error.next_step
         )
