@@ -82,6 +82,7 @@ def _output_calls(calls: Sequence[Call], returned: Sequence[Origin]) -> tuple[li
             "the forward calls no neuron that can be taken",
             got=", ".join(dict.fromkeys(map(str, calls))) or "no module call at all",
             allowed="snn.Leaky and snn.Synaptic, called as modules (self.lif1(...), not self.lif1.forward(...))",
+            next_step="use one of the two with reset_mechanism='zero', reset_delay=False, and fine-tune",
         )
     spikes = [call for origin in returned for call in _spikes_in(origin)]
     if not spikes:

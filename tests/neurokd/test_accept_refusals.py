@@ -19,6 +19,7 @@ from torch.nn.utils import prune  # noqa: E402
 
 from deploy.errors import ModuleError  # noqa: E402
 from neurokd.accept import accept  # noqa: E402
+from neurokd.network import SpikingNetwork  # noqa: E402
 from neurokd.neurons import LIF, Surrogate  # noqa: E402
 
 _SPEC = importlib.util.spec_from_file_location("snntorch_modules", Path(__file__).with_name("snntorch_modules.py"))
@@ -650,3 +651,33 @@ def test_a_network_that_a_trace_cannot_show_is_caught_by_the_proof() -> None:
 def test_no_output_spikes_are_noted() -> None:
     notes = accept(user.Tutorial(), torch.zeros(4, 20)).notes
     assert any("no output spikes" in note for note in notes)
+
+
+def test_a_neuron_that_fires_otherwise_is_caught_by_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snn.Leaky, "fire", lambda self, mem: (mem > 1.5 * self.threshold).float())
+    error = _refused(user.randomise(user.Tutorial()))
+    assert "does not reproduce" in error.what
+    assert "spikes differ" in error.got
+    assert error.where == "module lif1 (Leaky)"
+
+
+def test_spikes_that_differ_by_rounding_only_are_counted_in_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = user.randomise(user.Tutorial()).eval(), _levels(4, 20)
+    own = SpikingNetwork.sat
+
+    def flipped(self: SpikingNetwork, x: Tensor, steps: int | None = None) -> Tensor:
+        sat = own(self, x, steps).clone()
+        sat[3, 2, 1] = 1 - sat[3, 2, 1]
+        return sat
+
+    monkeypatch.setattr(SpikingNetwork, "sat", flipped)
+    notes = accept(module, x).notes
+    assert notes == ["1 of 240 output spikes differ on the example by float32 rounding of sums"]
+
+
+def test_a_module_on_two_devices_is_refused() -> None:
+    module = user.Tutorial()
+    module.fc2.to("meta")
+    error = _refused(module)
+    assert "several devices" in error.what
+    assert error.got == "cpu, meta"
