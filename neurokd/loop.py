@@ -303,7 +303,7 @@ def _optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
             allowed="at least one",
             next_step="set requires_grad on the weights to train",
         )
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.lr)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.lr, fused=True)
 
 
 def _mixed(seed: int, epoch: int) -> int:

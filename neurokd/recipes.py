@@ -1,45 +1,48 @@
-"""The default experiment for each data set, as the tables :class:`neurokd.config.Config` reads."""
+"""The default experiment for each data set, as the tables :class:`neurokd.config.Config` reads.
+
+Every stage of a set has the same augmentation, so that no network sees more than another; the plain student trains as
+the distilled one does.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-_IMAGE_28 = {
-    "validation": 0.1,
+Table = dict[str, Any]
+
+
+def _stages(teacher: Table, assistant: Table, student: Table, **shared: Any) -> Table:
+    """The three stages, each with the shared values and its own; the last two distil on the SAT with labels."""
+    return {
+        "teacher": {**shared, **teacher},
+        "assistant": {"loss": "sat-ce", **shared, **assistant},
+        "student": {"loss": "sat-ce", **shared, **student},
+    }
+
+
+# 4 bits: an image's 784 pixels of 4 bits times 8-bit weights stay within the chip's 24-bit sums (5 bits would too).
+_IMAGE_28: Table = {
     "encoding": {"kind": "direct", "bits": 4, "steps": 8},
-    "networks": {"teacher": "784-800-800-10", "assistant": "784-256-10", "student": "784-128-10"},
-    "training": {
-        "teacher": {"epochs": 12, "shift": 2, "views": 6},
-        "assistant": {"epochs": 12, "shift": 2, "views": 6, "loss": "sat-ce"},
-        "student": {"epochs": 12, "shift": 2, "views": 6, "loss": "sat-ce"},
-    },
+    "networks": {"teacher": "784-800-10", "assistant": "784-256-10", "student": "784-128-10"},
+    "training": _stages({}, {}, {}, epochs=20, batch=128, lr=3e-3, shift=1, views=10),
 }
 
-RECIPES: dict[str, dict[str, Any]] = {
+RECIPES: dict[str, Table] = {
+    # 8x8 digits are not shifted: a pixel is an eighth of the image (64-48-10: 95 % without, 87 % with).
     "digits": {
-        "validation": 0.1,
         "encoding": {"kind": "direct", "bits": 4, "steps": 8},
-        "networks": {"teacher": "64-256-10", "assistant": "64-128-10", "student": "64-48-10"},
-        "training": {
-            "teacher": {"epochs": 40, "batch": 64},
-            "assistant": {"epochs": 40, "batch": 64, "loss": "sat-ce"},
-            "student": {"epochs": 40, "batch": 64, "loss": "sat-ce"},
-        },
+        "networks": {"teacher": "64-512-10", "assistant": "64-128-10", "student": "64-48-10"},
+        "training": _stages({}, {}, {}, epochs=60, batch=64, lr=5e-3),
     },
     "mnist": _IMAGE_28,
     "fashion-mnist": _IMAGE_28,
     "cifar10": {
-        "validation": 0.1,
         "encoding": {"kind": "direct", "bits": 8, "steps": 4},
         "networks": {
             "teacher": "32x32x3-32c3-64c3s2-64c3s2-10",
             "assistant": "32x32x3-24c3s2-48c3s2-10",
             "student": "32x32x3-16c3s2-32c3s2-10",
         },
-        "training": {
-            "teacher": {"epochs": 20, "flip": True, "shift": 4, "views": 10},
-            "assistant": {"epochs": 20, "flip": True, "shift": 4, "views": 10, "loss": "sat-ce"},
-            "student": {"epochs": 20, "flip": True, "shift": 4, "views": 10, "loss": "sat-ce"},
-        },
+        "training": _stages({}, {}, {}, epochs=20, batch=128, lr=3e-3, shift=2, flip=True, views=10),
     },
 }
