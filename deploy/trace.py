@@ -45,6 +45,8 @@ class Trace:
         program: Digest of the program that ran.
         output: Name of the output population.
         counts: int64 ``[B, C]``: spikes of each output neuron over all steps (the answer).
+        membranes: int64 ``[B, C]``: v of each output neuron after the last step, the answer where the output does not
+            spike; None where it does.
         input_events: int64 ``[T, B]``: nonzero inputs.
         counters: One :class:`Counter` a population; empty when the backend cannot count.
         spikes: Recorded spikes ``[T, B, *shape]`` uint8, by population; always holds the output unless told not to.
@@ -60,6 +62,7 @@ class Trace:
     spikes: Mapping[str, Spikes] = field(default_factory=dict)
     u: Mapping[str, State] = field(default_factory=dict)
     v: Mapping[str, State] = field(default_factory=dict)
+    membranes: Counts | None = None
 
     @property
     def steps(self) -> int:
@@ -89,8 +92,9 @@ class Trace:
         return self.spikes[self.output]
 
     def predictions(self) -> Counts:
-        """Class of each sample, int64 ``[B]``: most output spikes, ties to the lowest index."""
-        best: Counts = np.argmax(self.counts, axis=1).astype(np.int64)
+        """Class of each sample, int64 ``[B]``: most output spikes or highest membrane, ties to the lowest index."""
+        answers = self.counts if self.membranes is None else self.membranes
+        best: Counts = np.argmax(answers, axis=1).astype(np.int64)
         return best
 
     def accuracy(self, labels: npt.NDArray[np.integer]) -> float:
@@ -101,7 +105,7 @@ class Trace:
         """
         if np.shape(labels) != (self.samples,):
             raise SimulatorError("labels do not match the run", got=np.shape(labels), allowed=(self.samples,))
-        return float(100.0 * np.mean(self.predictions() == labels))
+        return 100.0 * int(np.count_nonzero(self.predictions() == labels)) / self.samples
 
     @property
     def wraps(self) -> int:
@@ -135,7 +139,13 @@ def concatenate(parts: list[Trace]) -> Trace:
         spikes={name: np.concatenate([p.spikes[name] for p in parts], axis=1) for name in first.spikes},
         u={name: np.concatenate([p.u[name] for p in parts], axis=1) for name in first.u},
         v={name: np.concatenate([p.v[name] for p in parts], axis=1) for name in first.v},
+        membranes=None if first.membranes is None else np.concatenate([_membranes(p) for p in parts]),
     )
+
+
+def _membranes(part: Trace) -> Counts:
+    assert part.membranes is not None, "runs of one program all have membranes or none has"
+    return part.membranes
 
 
 def _join_counters(parts: list[Counter]) -> Counter:

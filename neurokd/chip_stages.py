@@ -63,11 +63,11 @@ def _recorded(network: QuantizedNetwork, run: Run, size: int) -> Iterator[tuple[
     """Every test image in order: the batch and each layer's spikes ``[T, B, *shape]``, uint8."""
     steps = run.encoding.steps if run.encoding.kind == "direct" else None
     network.eval()
-    with torch.no_grad():
-        for batch in Feed(run.data.test, run.encoding).in_order(size=size):
+    for batch in Feed(run.data.test, run.encoding).in_order(size=size):
+        with torch.no_grad():  # not around the yield: two such generators at once would leave gradients off
             out = network(batch.inputs, steps, record=True)
-            assert isinstance(out, tuple)
-            yield batch, {name: spikes.to(torch.uint8).numpy() for name, spikes in out[1].items()}
+        assert isinstance(out, tuple)
+        yield batch, {name: spikes.to(torch.uint8).numpy() for name, spikes in out[1].items()}
 
 
 def lower_student(run: Run) -> Facts:
