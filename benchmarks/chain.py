@@ -1,4 +1,4 @@
-"""Time the whole chain, one data set after the other: ``python -m benchmarks.chain --data-root DIR [digits mnist ...]``.
+"""Time the whole chain, set after set: ``python -m benchmarks.chain --data-root DIR [digits mnist ...]``.
 
 Each set is run by ``neurokd demo`` in a process of its own and a fresh folder; ``--fresh-clone`` also times
 ``make demo`` from a clone of the committed tree in a temporary folder, installation included.

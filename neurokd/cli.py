@@ -215,12 +215,14 @@ def data_command(
     if as_json:
         typer.echo(json.dumps([vars(s) for s in found], indent=2, default=str))
         return
-    table = Table("set", "title", "found", "train", "test", "official", "where, or what is wrong")
     for s in found:
-        counts = (str(s.train), str(s.test)) if s.found else ("", "")
-        place = s.problem or ", ".join(str(f.path) for f in s.files[:1])
-        table.add_row(s.name, s.title, "yes" if s.found else "no", *counts, "yes" if s.official else "no", place)
-    console.print(table)
+        official = "official files" if s.official else "not the official files"
+        facts = f"{s.train:,} train, {s.test:,} test, {official}" if s.found else "not found"
+        console.print(f"{s.name:<14} {s.title}: {facts}", highlight=False, soft_wrap=True)
+        for line in [str(file.path) for file in s.files] or [f"looked in {place}" for place in s.looked_in]:
+            console.print(f"{'':<14} {line}", style="dim", highlight=False, soft_wrap=True)
+        if s.problem:
+            console.print(f"{'':<14} {s.problem}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
