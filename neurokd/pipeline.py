@@ -111,6 +111,10 @@ class Run:
             shutil.rmtree(self.folder / "training" / name, ignore_errors=True)
         return self.facts(name)
 
+    def forget(self, name: str) -> None:
+        """Let a finished stage run again."""
+        self._record(name).unlink(missing_ok=True)
+
     def _record(self, name: str) -> Path:
         return self.folder / "stages" / f"{name}.json"
 

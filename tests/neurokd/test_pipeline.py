@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,17 @@ def _reached(folder: Path, target: str) -> bool:
     return (folder / "stages" / f"{before}.json").exists()
 
 
+@pytest.mark.lava
+def test_lava_is_made_up_for_when_an_earlier_run_left_it_out(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, summary = whole
+    shutil.copytree(folder, tmp_path / "run")
+    again = demo(small(tmp_path / "run"))
+    assert again["equality"]["differing_spikes"] == {"nir": 0, "reference": 0, "simulator": 0, "lava": 0}
+    assert again["accuracy"] == summary["accuracy"]
+
+
 def test_a_folder_of_another_run_is_refused(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = whole
     with pytest.raises(ConfigError, match="another configuration") as caught:
@@ -146,8 +158,6 @@ def test_a_run_can_be_opened_elsewhere(whole: tuple[Path, dict[str, Any]], tmp_p
 
 def test_a_difference_fails_the_run_but_leaves_the_report(whole: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """The check can fail: one differing spike on record, and the run ends with an error."""
-    import shutil
-
     folder, _ = whole
     shutil.copytree(folder, tmp_path / "run")
     run = Run(small(tmp_path / "run"))
