@@ -19,6 +19,7 @@ ACTIVATION_SHIFT: Final = 6  # synaptic sums, vth and thus every float unit are 
 VTH_BITS: Final = 17
 BIAS_MANTISSA_BITS: Final = 13  # signed
 BIAS_EXPONENT_MAX: Final = 7
+REFRACTORY_MAX: Final = 4095  # steps; a bound of ours, no chip field: the mode runs on CPU simulators only
 WEIGHT_BITS: Final = 8
 WEIGHT_EXP_MIN: Final = -8
 WEIGHT_EXP_MAX: Final = 7

@@ -23,7 +23,7 @@ from deploy import fixed_point as fp
 from deploy.errors import ProgramError
 from deploy.files import atomic_path
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2  # 2: non-spiking populations and refractory periods
 ResetRule = Literal["zero", "subtract"]
 Shape = tuple[int, ...]
 IntArray = npt.NDArray[np.int32]
@@ -105,6 +105,9 @@ class Population:
         bias_mant: int16 ``[n]``, signed 13 bit; added to v each step as ``bias_mant << bias_exp``.
         bias_exp: 0..7, one for the population.
         reset: ``zero`` (the chip's), or ``subtract``, which only CPU simulators run.
+        refractory: Steps after a spike in which v is held and no spike leaves while u goes on; 0 on the chip, more
+            only on CPU simulators.
+        spiking: False for a readout: no threshold and no reset, v is the answer, nothing leaves.
         scale: Float value of one unit of synaptic sum (64 units of v), for reading membranes; 0 if unknown.
     """
 
@@ -116,6 +119,8 @@ class Population:
     bias_mant: npt.NDArray[Any]
     bias_exp: int = 0
     reset: ResetRule = "zero"
+    refractory: int = 0
+    spiking: bool = True
     scale: float = 0.0
 
     def __post_init__(self) -> None:
@@ -125,6 +130,15 @@ class Population:
         _require_range(self.vth, 0, fp.MAX_VTH, "vth", self.name)
         _require_range(self.bias_exp, 0, fp.BIAS_EXPONENT_MAX, "bias_exp", self.name)
         _require(self.reset in ("zero", "subtract"), "unknown reset rule", self.name, self.reset, "zero, subtract")
+        _require_range(self.refractory, 0, fp.REFRACTORY_MAX, "refractory period", self.name)
+        plain = (self.vth, self.reset, self.refractory) == (0, "zero", 0)
+        _require(
+            self.spiking or plain,
+            "a population that does not spike has no threshold, reset or refractory period",
+            self.name,
+            f"vth {self.vth}, reset {self.reset}, refractory {self.refractory}",
+            "vth 0, reset zero, refractory 0",
+        )
         object.__setattr__(self, "bias_mant", _freeze(self.bias_mant, np.int16, f"{self.name}.bias_mant"))
         _require(
             self.bias_mant.shape == (self.size,),
@@ -308,6 +322,8 @@ class Program:
             "delay of at least 1 on synapses that go back or stay",
         )
         source, target = self.node(synapse.source), self.node(synapse.target)
+        silent = isinstance(source, Population) and not source.spiking
+        _require(not silent, "nothing leaves a population that does not spike", synapse.name, source.name, "spiking")
         if isinstance(synapse, Conv):
             made: Shape = synapse.output_shape(source.shape)
             _require(
@@ -367,7 +383,7 @@ class Program:
 
     @property
     def output(self) -> Population:
-        """The population whose spikes are the answer."""
+        """The population whose spikes, or membranes where it does not spike, are the answer."""
         return self.populations[-1]
 
     @property

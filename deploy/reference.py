@@ -25,6 +25,7 @@ class _State:
 
     u: list[int]
     v: list[int]
+    held: list[int]  # steps each neuron's v is still held after its last spike
     spikes: list[list[int]] = field(default_factory=list)
     record_u: list[list[int]] = field(default_factory=list)
     record_v: list[list[int]] = field(default_factory=list)
@@ -46,62 +47,48 @@ def run(
     """
     given = stimulus(program, spikes, steps)
     wiring = {synapse.name: _by_source(program, synapse) for synapse in program.synapses}
-    results = []
-    states = _fresh(program)
+    results: list[dict[str, _State]] = []
     for sample in range(given.samples):
-        earlier = states if sample > 0 and not reset_between_samples else None
-        states = _fresh(program) if earlier is None else _carry_over(states)
-        _run_sample(program, wiring, given, sample, states, earlier)
-        results.append(states)
+        carried = results if results and not reset_between_samples else []
+        results.append(_carry_over(carried[-1]) if carried else _fresh(program))
+        _run_sample(program, wiring, given, sample, results if carried else results[-1:])
     return _trace(program, given, results)
 
 
 def _fresh(program: Program) -> dict[str, _State]:
-    return {p.name: _State([0] * p.size, [0] * p.size) for p in program.populations}
+    return {p.name: _State([0] * p.size, [0] * p.size, [0] * p.size) for p in program.populations}
 
 
 def _carry_over(states: dict[str, _State]) -> dict[str, _State]:
-    return {name: _State(list(state.u), list(state.v)) for name, state in states.items()}
+    return {name: _State(list(state.u), list(state.v), list(state.held)) for name, state in states.items()}
 
 
 def _run_sample(
-    program: Program,
-    wiring: dict[str, Wiring],
-    given: Stimulus,
-    sample: int,
-    states: dict[str, _State],
-    earlier: dict[str, _State] | None,
+    program: Program, wiring: dict[str, Wiring], given: Stimulus, sample: int, states: list[dict[str, _State]]
 ) -> None:
+    """Run the last of ``states``; those before it are samples whose spikes may still be on their way."""
     for step in range(given.steps):
         for population in program.populations:
             sums, synops = [0] * population.size, 0
             for synapse in program.incoming(population.name):
-                sent = _sent(program, synapse, given, sample, step, states, earlier)
+                sent = _sent(program, synapse, given, sample, step, states)
                 block, events = synaptic_sum(wiring[synapse.name], sent, synapse.weight_exp, population.size)
                 sums = [a + b for a, b in zip(sums, block, strict=True)]
                 synops += events
-            _update(population, states[population.name], sums, synops)
+            _update(population, states[-1][population.name], sums, synops)
 
 
 def _sent(
-    program: Program,
-    synapse: Synapse,
-    given: Stimulus,
-    sample: int,
-    step: int,
-    states: dict[str, _State],
-    earlier: dict[str, _State] | None,
+    program: Program, synapse: Synapse, given: Stimulus, sample: int, step: int, states: list[dict[str, _State]]
 ) -> list[int]:
-    """What a synapse's source sent ``delay`` steps ago; before the sample began, only carried-over spikes."""
+    """What a synapse's source sent ``delay`` steps ago: in this sample, or in an earlier one that is carried over."""
     source = program.node(synapse.source)
-    when, owner = step - synapse.delay, states
-    if when < 0 and (earlier is None or when < -given.steps):
+    back, when = divmod(step - synapse.delay, given.steps)  # back: 0 in this sample, -1 in the one before, ...
+    if len(states) + back < 1:
         return [0] * source.size
-    if when < 0 and earlier is not None:
-        when, owner, sample = when + given.steps, earlier, sample - 1
     if isinstance(source, Input):
-        return [int(x) for x in given.at(when)[sample]]
-    return owner[source.name].spikes[when]
+        return [int(x) for x in given.at(when)[sample + back]]
+    return states[back - 1][source.name].spikes[when]
 
 
 Wiring = dict[int, list[tuple[int, int]]]
@@ -160,14 +147,16 @@ def _update(population: Population, state: _State, sums: list[int], synops: int)
     for n, (a, bias) in enumerate(zip(sums, population.bias.tolist(), strict=True)):
         raw_u = fp.raw_current(state.u[n], a, population.du)
         u = fp.wrap_current(raw_u, fp.STATE_BITS)
-        raw_v = fp.raw_membrane(state.v[n], u, bias, population.dv)
+        free = state.held[n] == 0
+        raw_v = fp.raw_membrane(state.v[n], u, bias, population.dv) if free else state.v[n]
         v = fp.saturate(raw_v, fp.STATE_BITS)
-        spike = 1 if v > population.vth << fp.ACTIVATION_SHIFT else 0
+        spike = 1 if population.spiking and free and v > population.vth << fp.ACTIVATION_SHIFT else 0
         counts["wraps"] += u != raw_u
         counts["saturations"] += v != raw_v
         counts["active"] += u != 0 or v != 0
         counts["spikes"] += spike
         state.u[n], state.v[n] = u, _after_spike(population, v) if spike else v
+        state.held[n] = population.refractory if spike else max(state.held[n] - 1, 0)
         spikes.append(spike)
     state.spikes.append(spikes)
     state.record_u.append(list(state.u))
@@ -188,6 +177,8 @@ def _trace(program: Program, given: Stimulus, results: list[dict[str, _State]]) 
 
     names = [p.name for p in program.populations]
     spikes = {name: stacked(name, "spikes", np.uint8) for name in names}
+    v = {name: stacked(name, "record_v", np.int32) for name in names}
+    last = v[program.output.name][-1].reshape(given.samples, -1).astype(np.int64)
     return Trace(
         backend="reference",
         program=program.digest,
@@ -197,7 +188,8 @@ def _trace(program: Program, given: Stimulus, results: list[dict[str, _State]]) 
         counters={p.name: _counter(p, [states[p.name] for states in results]) for p in program.populations},
         spikes=spikes,
         u={name: stacked(name, "record_u", np.int32) for name in names},
-        v={name: stacked(name, "record_v", np.int32) for name in names},
+        v=v,
+        membranes=None if program.output.spiking else last,
     )
 
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from deploy import fixed_point as fp
 from deploy.errors import ProgramError
-from deploy.program import Conv, Dense, Input, Population, Program, Synapse
+from deploy.program import Conv, Dense, Input, Population, Program, ResetRule, Shape, Synapse
 
 Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """What a random program may contain; the defaults allow everything the reference interpreter knows."""
+    """What a random program may contain; the defaults allow everything the reference interpreter knows.
+
+    Attributes:
+        short_loops: Feedback over several layers after a single step, which no pipeline (Lava) can run.
+    """
 
     conv: bool = True
     recurrent: bool = True
     skip: bool = True
     delays: bool = True
-    resets: tuple[str, ...] = ("zero", "subtract")
+    resets: tuple[ResetRule, ...] = ("zero", "subtract")
+    refractory: bool = True
+    readout: bool = True
+    short_loops: bool = True
     input_bits: tuple[int, ...] = (1, 1, 4, 8)
 
 
@@ -34,13 +41,18 @@ class Case:
     spikes: npt.NDArray[np.int64]
     steps: int
 
+    @property
+    def given_steps(self) -> int | None:
+        """What a backend's ``steps=`` must be: None where the spikes have a time axis."""
+        return self.steps if self.spikes.ndim == len(self.program.input.shape) + 1 else None
+
 
 def random_case(seed: int, kinds: Kinds = Kinds(), *, constant: bool | None = None) -> Case:  # noqa: B008 - frozen
     """The case of a seed; always the same one. Draws again where weights would overflow the accumulator."""
     rng = np.random.default_rng(seed)
     while True:
         try:
-            program = _program(rng, kinds)
+            program = _Maker(rng, kinds).program()
         except ProgramError as error:
             if "accumulator" not in error.what and "kernel" not in error.what:
                 raise
@@ -49,7 +61,7 @@ def random_case(seed: int, kinds: Kinds = Kinds(), *, constant: bool | None = No
 
 
 def _case(rng: Rng, program: Program, constant: bool | None) -> Case:
-    steps, samples = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+    steps, samples = int(rng.integers(1, 10)), int(rng.integers(1, 4))
     held = bool(rng.random() < 0.4) if constant is None else constant
     shape = (samples, *program.input.shape) if held else (steps, samples, *program.input.shape)
     spikes = rng.integers(0, program.input.largest + 1, shape)
@@ -58,53 +70,100 @@ def _case(rng: Rng, program: Program, constant: bool | None) -> Case:
     return Case(program, spikes, steps)
 
 
-def _program(rng: Rng, kinds: Kinds) -> Program:
-    image = kinds.conv and rng.random() < 0.5
-    shape = (
-        tuple(int(n) for n in (rng.integers(1, 4), *rng.integers(3, 9, 2))) if image else (int(rng.integers(1, 20)),)
-    )
-    source = Input("in", shape, int(rng.choice(kinds.input_bits)))
-    populations: list[Population] = []
-    synapses: list[Synapse] = []
-    previous: Input | Population = source
-    for index in range(int(rng.integers(1, 3)) if image else 0):
-        conv = _conv(rng, previous, f"conv{index}", f"image{index}")
-        previous = _population(rng, conv.target, conv.output_shape(previous.shape), kinds)
-        populations.append(previous)
-        synapses.append(conv)
-    for index in range(int(rng.integers(0 if populations else 1, 4))):
-        target = _population(rng, f"layer{index}", (int(rng.integers(1, 14)),), kinds)
-        synapses += _into(rng, target, previous, source, index, kinds)
-        populations.append(target)
-        previous = target
-    return Program(source, tuple(populations), tuple(synapses), {})
+@dataclass
+class _Maker:
+    """One random program while it is drawn."""
+
+    rng: Rng
+    kinds: Kinds
+    populations: list[Population] = field(default_factory=list)
+    synapses: list[Synapse] = field(default_factory=list)
+
+    def program(self) -> Program:
+        """Draw the input, then images reached by convolutions, then layers reached by all-to-all synapses."""
+        rng = self.rng
+        image = self.kinds.conv and rng.random() < 0.5
+        shape = _image(rng) if image else (int(rng.integers(1, 20)),)
+        source = Input("in", shape, int(rng.choice(self.kinds.input_bits)))
+        images = int(rng.integers(1, 3)) if image else 0
+        layers = int(rng.integers(0 if images else 1, 4))
+        previous: Input | Population = source
+        for index in range(images):
+            previous = self.image(index, previous, images + layers)
+        for index in range(layers):
+            previous = self.layer(index, previous, source, images + layers)
+        self.feedback()
+        return Program(source, tuple(self.populations), tuple(self.synapses), {})
+
+    def image(self, index: int, previous: Input | Population, count: int) -> Population:
+        """A population reached by a convolution, now and then also by a loop of its own."""
+        conv = _conv(self.rng, previous, f"conv{index}", f"image{index}", self.delay())
+        target = self.population(conv.target, conv.output_shape(previous.shape), count)
+        self.synapses.append(conv)
+        if self.kinds.recurrent and target.spiking and self.rng.random() < 0.2:
+            self.synapses.append(_same_conv(self.rng, target, f"circle{index}", self.later()))
+        return target
+
+    def layer(self, index: int, previous: Input | Population, source: Input, count: int) -> Population:
+        """A population reached by all-to-all synapses: flat, or an image all the same."""
+        rng = self.rng
+        shaped = self.kinds.conv and rng.random() < 0.15
+        shape: Shape = (2, 1, 3) if shaped else (int(rng.integers(1, 14)),)
+        target = self.population(f"layer{index}", shape, count)
+        self.synapses.append(_dense(rng, f"dense{index}", previous, target, self.delay()))
+        if self.kinds.recurrent and target.spiking and rng.random() < 0.3:
+            self.synapses.append(_dense(rng, f"loop{index}", target, target, self.later()))
+        if self.kinds.skip and rng.random() < 0.25:
+            self.synapses.append(_dense(rng, f"skip{index}", source, target, self.delay()))
+        return target
+
+    def feedback(self) -> None:
+        """Now and then all-to-all synapses from the last population back to the first."""
+        first, last = self.populations[0], self.populations[-1]
+        if not (self.kinds.recurrent and last.spiking and first is not last and self.rng.random() < 0.2):
+            return
+        delay = self.later() if self.kinds.short_loops else len(self.populations)
+        self.synapses.append(_dense(self.rng, "feedback", last, first, delay))
+
+    def delay(self) -> int:
+        """Steps a spike waits on its way forward."""
+        return int(self.rng.choice([0, 0, 0, 1, 3, 7])) if self.kinds.delays else 0
+
+    def later(self) -> int:
+        """Steps a spike waits on its way back, at least 1."""
+        return int(self.rng.choice([1, 1, 2, 5])) if self.kinds.delays else 1
+
+    def population(self, name: str, shape: Shape, count: int) -> Population:
+        """Neurons of any mode; a readout only as the last of ``count`` populations."""
+        rng, n = self.rng, int(np.prod(shape))
+        last = len(self.populations) == count - 1
+        readout = self.kinds.readout and last and rng.random() < 0.25
+        refractory = int(rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 5])) if self.kinds.refractory else 0
+        made = Population(
+            name,
+            shape,
+            du=int(rng.choice([4095, 4095, 0, 1, int(rng.integers(0, 4096))])),
+            dv=int(rng.choice([0, 1, 4095, 410, int(rng.integers(0, 4096))])),
+            vth=0 if readout else int(rng.choice([0, 64, 64, 300, 1000, 20000, 131071])),
+            bias_mant=_mantissas(rng, n),
+            bias_exp=int(rng.integers(0, 8)),
+            reset="zero" if readout else self.kinds.resets[int(rng.integers(len(self.kinds.resets)))],
+            refractory=0 if readout else refractory,
+            spiking=not readout,
+        )
+        self.populations.append(made)
+        return made
 
 
-def _into(
-    rng: Rng, target: Population, previous: Input | Population, source: Input, index: int, kinds: Kinds
-) -> list[Synapse]:
-    delay = int(rng.choice([0, 0, 1, 3])) if kinds.delays else 0
-    synapses: list[Synapse] = [_dense(rng, f"dense{index}", previous, target, delay)]
-    if kinds.recurrent and rng.random() < 0.3:
-        synapses.append(_dense(rng, f"loop{index}", target, target, int(rng.integers(1, 3)) if kinds.delays else 1))
-    if kinds.skip and rng.random() < 0.25:
-        later = int(rng.integers(0, 3)) if kinds.delays else 0
-        synapses.append(_dense(rng, f"skip{index}", source, target, later))
-    return synapses
+def _image(rng: Rng) -> Shape:
+    channels, height, width = (int(n) for n in (rng.integers(1, 4), *rng.integers(3, 9, 2)))
+    return channels, height, width
 
 
-def _population(rng: Rng, name: str, shape: tuple[int, ...], kinds: Kinds) -> Population:
-    n = int(np.prod(shape))
-    return Population(
-        name,
-        shape,
-        du=int(rng.choice([4095, 4095, 0, 1, int(rng.integers(0, 4096))])),
-        dv=int(rng.choice([0, 1, 4095, 410, int(rng.integers(0, 4096))])),
-        vth=int(rng.choice([0, 64, 1000, 20000, 131071])),
-        bias_mant=rng.integers(-4096, 4096, n) * int(rng.random() < 0.7),
-        bias_exp=int(rng.integers(0, 8)),
-        reset=str(rng.choice(kinds.resets)),  # type: ignore[arg-type]
-    )
+def _mantissas(rng: Rng, n: int) -> npt.NDArray[np.int64]:
+    anywhere = rng.integers(-4096, 4096, n)
+    extreme = rng.choice([-4096, 4095, 0, -1, 1], n)
+    return (anywhere, extreme, np.zeros(n, np.int64))[int(rng.choice([0, 0, 1, 2]))]
 
 
 def _grid_weights(rng: Rng, shape: tuple[int, ...], bits: int, mode: str) -> npt.NDArray[np.int64]:
@@ -115,33 +174,40 @@ def _grid_weights(rng: Rng, shape: tuple[int, ...], bits: int, mode: str) -> npt
     return kept
 
 
-def _format(rng: Rng) -> tuple[int, fp.SignMode]:
-    return int(rng.choice([8, 8, 6, 4, 2])), fp.SIGN_MODES[int(rng.choice([0, 0, 1, 2]))]
+def _format(rng: Rng) -> tuple[int, int, fp.SignMode]:
+    """weight_exp, weight_bits and sign mode."""
+    exponent = int(rng.choice([0, 0, -8, 7, -1, int(rng.integers(-8, 8))]))
+    bits = int(rng.choice([8, 8, int(rng.integers(1, 9))]))
+    return exponent, bits, fp.SIGN_MODES[int(rng.choice([0, 0, 1, 2]))]
 
 
 def _dense(rng: Rng, name: str, source: Input | Population, target: Population, delay: int) -> Dense:
-    bits, mode = _format(rng)
+    exponent, bits, mode = _format(rng)
     weights = _grid_weights(rng, (target.size, source.size), bits, mode)
-    exponent = int(rng.choice([0, 0, -8, 7, int(rng.integers(-8, 8))]))
     return Dense(name, source.name, target.name, weights, exponent, bits, mode, delay)
 
 
-def _conv(rng: Rng, source: Input | Population, name: str, target: str) -> Conv:
-    bits, mode = _format(rng)
+def _conv(rng: Rng, source: Input | Population, name: str, target: str, delay: int) -> Conv:
+    exponent, bits, mode = _format(rng)
     channels = source.shape[0]
     groups = int(rng.choice([1, channels]))
     shape = (groups * int(rng.integers(1, 4)), channels // groups, int(rng.integers(1, 4)), int(rng.integers(1, 4)))
-    stride, padding, dilation = rng.integers(1, 3, 2), rng.integers(0, 3, 2), rng.integers(1, 3, 2)
+    stride, padding, dilation = rng.integers(1, 4, 2), rng.integers(0, 3, 2), rng.integers(1, 3, 2)
     return Conv(
-        name,
-        source.name,
-        target,
-        _grid_weights(rng, shape, bits, mode),
-        int(rng.choice([0, 0, -8, 7, int(rng.integers(-8, 8))])),
-        bits,
-        mode,
+        name, source.name, target, _grid_weights(rng, shape, bits, mode), exponent, bits, mode, delay,
         stride=(int(stride[0]), int(stride[1])),
         padding=(int(padding[0]), int(padding[1])),
         dilation=(int(dilation[0]), int(dilation[1])),
         groups=groups,
-    )
+    )  # fmt: skip
+
+
+def _same_conv(rng: Rng, around: Population, name: str, delay: int) -> Conv:
+    """A convolution from a population to itself: odd kernel sides, padded so that the shape stays."""
+    exponent, bits, mode = _format(rng)
+    channels = around.shape[0]
+    groups = int(rng.choice([1, channels]))
+    sides = (int(rng.choice([1, 3])), int(rng.choice([1, 3])))
+    weights = _grid_weights(rng, (channels, channels // groups, *sides), bits, mode)
+    padding = (sides[0] // 2, sides[1] // 2)
+    return Conv(name, around.name, around.name, weights, exponent, bits, mode, delay, padding=padding, groups=groups)

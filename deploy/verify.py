@@ -1,7 +1,8 @@
 """The proof of equality: the same spikes in every execution, compared by layer, sample, step and neuron.
 
 Where the quantized student's own spikes are at hand, everything is compared with them: what was trained. Otherwise the
-reference interpreter, which defines the semantics, is the base. The first difference is named with its membranes.
+reference interpreter, which defines the semantics, is the base. The first difference is named with its membranes. Of a
+readout, which does not spike, the membranes of every step are compared in place of spikes.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ TRAINED: Final = "trained student"
 
 @dataclass(frozen=True)
 class Difference:
-    """The first spike that differs: earliest step, then first layer, sample, neuron.
+    """The first spike (or membrane of a readout) that differs: earliest step, then first layer, sample, neuron.
 
     Attributes:
         layer, sample, step, neuron: Where; ``neuron`` is flattened row-major.
-        expected, got: Spike of the base and of the other execution.
+        expected, got: Spike (or membrane) of the base and of the other execution.
         expected_v: Membrane after the step (int32, 24-bit) by the reference interpreter.
         got_v: That of the other execution, None where it recorded none.
         vth: The layer's threshold, ``vth << 6``.
@@ -179,8 +180,8 @@ def verify(
         source: A program, or what :func:`deploy.lower.lower` takes.
         spikes: Input integers ``[T, B, *shape]`` or ``[B, *shape]``.
         against: Executions to compare: ``reference``, ``simulator``, ``lava``.
-        trained: Spikes of the quantized student on the first samples, ``{layer: [T, B, *shape]}``: the base. Without
-            them the reference is the base.
+        trained: Spikes of the quantized student on the first samples, ``{layer: [T, B, *shape]}`` (v, in the chip's
+            integers, of a readout): the base. Without them the reference is the base.
         recorded: Further executions by name, of the same form.
         samples: How many of the samples an execution runs, by name (the reference and Lava are slow); default all.
 
@@ -197,7 +198,8 @@ def verify(
     given = stimulus(program, spikes, steps)
     if trained is None:
         base = _run("reference", program, given, samples)
-        base_name, base_spikes, names = "reference", base.spikes, [name for name in names if name != "reference"]
+        base_name, base_spikes = "reference", _observed(program, base)
+        names = [name for name in names if name != "reference"]
     else:
         base_name, base_spikes = TRAINED, _matching(trained, program, given)
     comparisons = [
@@ -206,7 +208,7 @@ def verify(
     ]
     for name in names:
         trace = _run(name, program, given, samples)
-        comparisons.append(compare(program, base_spikes, name, trace.spikes, trace))
+        comparisons.append(compare(program, base_spikes, name, _observed(program, trace), trace))
     return Verification(program.digest, base_name, tuple(_explained(c, program, given) for c in comparisons))
 
 
@@ -226,6 +228,11 @@ def _run(name: str, program: Program, given: Stimulus, samples: Mapping[str, int
     part = given.part(0, (samples or {}).get(name, given.samples))
     values = part.values.reshape(-1, part.samples, *program.input.shape)
     return RUNNERS[name](program, values[0] if part.constant else values, part.steps)
+
+
+def _observed(program: Program, trace: Trace) -> Spikes:
+    """What is compared of each population: its spikes, or v where it does not spike."""
+    return {p.name: trace.spikes[p.name] if p.spiking else trace.v[p.name] for p in program.populations}
 
 
 def _matching(other: Spikes, program: Program, given: Stimulus) -> Spikes:
@@ -248,7 +255,7 @@ def compare(program: Program, base: Spikes, name: str, got: Spikes, trace: Trace
         name=name,
         samples=samples,
         steps=base[program.output.name].shape[0],
-        spikes=sum(int(np.count_nonzero(base[layer][:, :samples])) for layer in differs),
+        spikes=sum(int(np.count_nonzero(base[p.name][:, :samples])) for p in program.populations if p.spiking),
         differing={layer: int(np.count_nonzero(wrong)) for layer, wrong in differs.items()},
         first=_first(program, base, got, differs, trace),
     )

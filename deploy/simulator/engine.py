@@ -57,6 +57,7 @@ class _Result:
     """Arrays a run fills, sample by sample."""
 
     counts: Array
+    membranes: Array
     tallies: dict[str, Array]
     spikes: dict[str, Array]
     u: dict[str, Array]
@@ -65,11 +66,15 @@ class _Result:
 
 @dataclass(eq=False)
 class Buffers:
-    """Working arrays of some samples: ``[B, T, n]`` spikes by node, ``[B, n]`` state by population."""
+    """Working arrays of some samples: ``[B, T, n]`` spikes by node, ``[B, n]`` state by population.
+
+    ``held`` (steps a neuron is still refractory) has no elements where the population has no refractory period.
+    """
 
     spikes: dict[str, Array]
     u: dict[str, Array]
     v: dict[str, Array]
+    held: dict[str, Array]
     u_record: dict[str, Array] = field(default_factory=dict)
     v_record: dict[str, Array] = field(default_factory=dict)
     tallies: dict[str, Array] = field(default_factory=dict)
@@ -84,6 +89,7 @@ def fresh_buffers(program: Program, values: Array, steps: int) -> Buffers:
         spikes={program.input.name: values, **spikes},
         u={p.name: np.zeros((samples, p.size), np.int32) for p in nodes},
         v={p.name: np.zeros((samples, p.size), np.int32) for p in nodes},
+        held={p.name: np.zeros((samples, p.size if p.refractory else 0), np.int32) for p in nodes},
     )
 
 
@@ -142,6 +148,7 @@ def _allocate(program: Program, samples: int, steps: int, recording: Recording) 
 
     return _Result(
         counts=np.zeros((samples, program.output.size), np.int64),
+        membranes=np.zeros((samples, program.output.size), np.int64),
         tallies={p.name: np.zeros((5, samples, steps), np.int64) for p in program.populations},
         spikes={n: np.zeros((steps, samples, *program.node(n).shape), np.uint8) for n in sorted(recording.spikes)},
         u={name: state(name) for name in sorted(recording.state)},
@@ -230,9 +237,9 @@ def _advance_stage(stage: Stage, buffers: Buffers, first: int, count: int) -> No
     tally = buffers.tallies[name][:, :, first : first + count]
     tally[4] = synops
     keep_u, keep_v = _window(buffers.u_record, name, first, count), _window(buffers.v_record, name, first, count)
-    neurons.scan(
-        sums, constant, stage.bias, population.du, population.dv, population.vth, population.reset == "subtract",
-        buffers.u[name], buffers.v[name], buffers.spikes[name], first, tally, keep_u, keep_v,
+    neurons.scan_population(
+        population, sums, constant, stage.bias, buffers.u[name], buffers.v[name], buffers.held[name],
+        buffers.spikes[name], first, tally, keep_u, keep_v,
     )  # fmt: skip
 
 
@@ -249,6 +256,7 @@ def _collect(prepared: Plan, buffers: Buffers, recording: Recording, result: _Re
     output = program.output
     answer = buffers.spikes[output.name].sum(axis=1, dtype=np.int64)
     result.counts[where] = to_outer(answer, output.shape).reshape(answer.shape)
+    result.membranes[where] = to_outer(buffers.v[output.name], output.shape).reshape(answer.shape)
     for name, tally in buffers.tallies.items():
         result.tallies[name][:, where] = tally
     for name in recording.spikes:
@@ -263,29 +271,24 @@ def _run_continuous(prepared: Plan, given: Stimulus, recording: Recording) -> Tr
     program = prepared.program
     steps, samples = given.steps, given.samples
     joined = given.dense().swapaxes(0, 1).reshape(samples * steps, 1, -1)
-    result = _allocate(program, 1, samples * steps, recording)
-    _run_chunk(prepared, Stimulus(joined, samples * steps), recording, result, slice(0, 1))
+    output = program.output
+    state = recording.state if output.spiking else recording.state | {output.name}
+    wanted = Recording(recording.spikes | {output.name}, state)
+    result = _allocate(program, 1, samples * steps, wanted)
+    _run_chunk(prepared, Stimulus(joined, samples * steps), wanted, result, slice(0, 1))
 
     def cut(record: Array) -> Array:
         parts: Array = record.reshape(samples, steps, *record.shape[2:]).swapaxes(0, 1)
         return parts
 
-    output = cut(_output_of(result, prepared, joined, recording))
     result.tallies = {n: tally.reshape(5, samples, steps) for n, tally in result.tallies.items()}
-    result.counts = output.reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
-    result.spikes = {n: cut(s) for n, s in result.spikes.items()}
-    result.u, result.v = {n: cut(u) for n, u in result.u.items()}, {n: cut(v) for n, v in result.v.items()}
+    result.counts = cut(result.spikes[output.name]).reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
+    if not output.spiking:
+        result.membranes = cut(result.v[output.name])[-1].reshape(samples, -1).astype(np.int64)
+    result.spikes = {name: cut(result.spikes[name]) for name in sorted(recording.spikes)}
+    result.u = {name: cut(result.u[name]) for name in sorted(recording.state)}
+    result.v = {name: cut(result.v[name]) for name in sorted(recording.state)}
     return _trace(program, given, result)
-
-
-def _output_of(result: _Result, prepared: Plan, joined: Array, recording: Recording) -> Array:
-    name = prepared.program.output.name
-    if name in result.spikes:
-        return result.spikes[name]
-    alone = _allocate(prepared.program, 1, joined.shape[0], Recording(frozenset({name}), frozenset()))
-    whole = Stimulus(joined, joined.shape[0])
-    _run_chunk(prepared, whole, Recording(frozenset({name}), frozenset()), alone, slice(0, 1))
-    return alone.spikes[name]
 
 
 def _trace(program: Program, given: Stimulus, result: _Result) -> Trace:
@@ -300,6 +303,7 @@ def _trace(program: Program, given: Stimulus, result: _Result) -> Trace:
         spikes=result.spikes,
         u=result.u,
         v=result.v,
+        membranes=None if program.output.spiking else result.membranes,
     )
 
 

@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba import njit
 
+from deploy.program import Population
+
 Array = Any  # numpy arrays; numba specialises on their types
+NEVER: Final = (1 << 25) - 1  # a vth that no saturated membrane exceeds, and whose ``<< 6`` fits int32: a readout's
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -44,6 +47,19 @@ def integrate(u: int, v: int, a: int, bias: int, current_factor: int, membrane_f
     current = np.int32(raw_u + turn) if raw_u <= -edge else lowered
     raw_v = np.int32(np.int32(_decay(v, membrane_factor) + current) + bias)
     return current, min(max(raw_v, np.int32(-limit)), limit), raw_u, raw_v
+
+
+def scan_population(
+    population: Population, sums: Array, constant: bool, bias: Array, u: Array, v: Array, held: Array,
+    spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """The scan of a population in its neuron mode; arrays as :func:`scan`, ``held`` as :func:`refractory_scan`."""
+    vth, subtract = population.vth if population.spiking else NEVER, population.reset == "subtract"
+    common = (sums, constant, bias, population.du, population.dv, vth, subtract, u, v)
+    if population.refractory:
+        refractory_scan(*common, population.refractory, held, spikes, first, tally, keep_u, keep_v)
+    else:
+        scan(*common, spikes, first, tally, keep_u, keep_v)
 
 
 @njit(cache=True, nogil=True)
@@ -82,6 +98,48 @@ def scan(
                 active = np.int32(active + np.int32((current | membrane) != 0))
                 wraps = np.int32(wraps + np.int32(current != raw_u))
                 clipped = np.int32(clipped + np.int32(membrane != raw_v))
+            tally[0, b, s], tally[1, b, s] = fired, active
+            tally[2, b, s], tally[3, b, s] = wraps, clipped
+            if keep_u.size:
+                keep_u[b, s] = state_u
+            if keep_v.size:
+                keep_v[b, s] = state_v
+
+
+@njit(cache=True, nogil=True)
+def refractory_scan(
+    sums: Array, constant: bool, bias: Array, du: int, dv: int, vth: int, subtract: bool, u: Array, v: Array,
+    refractory: int, held: Array, spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """:func:`scan` for neurons whose v is held for ``refractory`` steps after a spike, as Lava's ``LIFRefractory``.
+
+    A kernel of its own, so that the plain one stays free of the branch. Args as :func:`scan`, and:
+        held: int32 ``[B, n]`` steps each v is still held, updated in place.
+    """
+    current_factor, membrane_factor = np.int32(4096 - (du + 1)), np.int32(4096 - dv)
+    threshold = np.int32(vth << 6)
+    for b in range(u.shape[0]):
+        state_u, state_v, wait = u[b], v[b], held[b]
+        for s in range(tally.shape[2]):
+            a = sums[b, 0 if constant else s]
+            out = spikes[b, first + s]
+            fired, active, wraps, clipped = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+            for j in range(bias.size):
+                free = wait[j] == 0
+                current, integrated, raw_u, raw_v = integrate(
+                    state_u[j], state_v[j], a[j], bias[j], current_factor, membrane_factor
+                )
+                membrane = integrated if free else state_v[j]
+                spike = free and membrane > threshold
+                rest = np.int32(membrane - threshold) if subtract else np.int32(0)
+                state_u[j] = current
+                state_v[j] = rest if spike else membrane
+                wait[j] = refractory if spike else max(wait[j] - 1, 0)
+                out[j] = np.uint8(spike)
+                fired = np.int32(fired + np.int32(spike))
+                active = np.int32(active + np.int32((current | membrane) != 0))
+                wraps = np.int32(wraps + np.int32(current != raw_u))
+                clipped = np.int32(clipped + np.int32(free and integrated != raw_v))
             tally[0, b, s], tally[1, b, s] = fired, active
             tally[2, b, s], tally[3, b, s] = wraps, clipped
             if keep_u.size:

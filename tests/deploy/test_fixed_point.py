@@ -6,7 +6,7 @@ import doctest
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy import fixed_point as fp
@@ -50,6 +50,7 @@ def test_saturation_is_symmetric(v: int) -> None:
     assert abs(fp.saturate(v, 24)) <= fp.MAX_STATE
 
 
+@settings(deadline=None)  # the first example waits for the compiler
 @example(u=EDGE, v=fp.MAX_STATE, a=EDGE - 1, bias=524_160, du=0, dv=0, vth=fp.MAX_VTH)
 @example(u=-EDGE + 1, v=-fp.MAX_STATE, a=1 - EDGE, bias=-524_288, du=0, dv=0, vth=0)
 @given(

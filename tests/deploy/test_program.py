@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import FileError, ProgramError
-from deploy.program import Conv, Dense, Input, Population, Program
+from deploy.program import SCHEMA, Conv, Dense, Input, Population, Program
 from deploy.testing import random_case
 
 
@@ -26,6 +26,15 @@ def dense(**changes: object) -> Dense:
 
 def program(*synapses: Dense, bits: int = 1) -> Program:
     return Program(Input("in", (4,), bits), (population(),), synapses or (dense(),), {"steps": 5})
+
+
+def silent_source() -> Program:
+    first = population("first", (4,), vth=0, spiking=False)
+    blocks = (
+        dense(target="first", weights=np.full((4, 4), 2)),
+        dense(name="b", source="first"),
+    )
+    return Program(Input("in", (4,)), (first, population()), blocks)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -44,12 +53,19 @@ def test_every_integer_counts_in_the_digest() -> None:
     weights[2, 3] = 4
     changed = [
         replace(base, populations=(population(dv=411),)),
+        replace(base, populations=(population(du=4094),)),
+        replace(base, populations=(population(vth=101),)),
+        replace(base, populations=(population(bias_exp=1),)),
+        replace(base, populations=(population(reset="subtract"),)),
+        replace(base, populations=(population(refractory=1),)),
+        replace(base, populations=(population(vth=0),)),
+        replace(base, populations=(population(vth=0, spiking=False),)),
         replace(base, populations=(population(bias_mant=np.array([0, 0, 1])),)),
         replace(base, synapses=(dense(weights=weights),)),
         replace(base, synapses=(dense(delay=1),)),
         replace(base, input=Input("in", (4,), 2)),
     ]
-    assert len({p.digest for p in [base, *changed]}) == 6
+    assert len({p.digest for p in [base, *changed]}) == 1 + len(changed)
     assert replace(base, meta={"note": "x"}).digest == base.digest
 
 
@@ -65,6 +81,12 @@ def test_every_integer_counts_in_the_digest() -> None:
         (lambda: population(bias_mant=np.zeros(2, int)), "bias has the wrong shape"),
         (lambda: population(bias_mant=np.array([0.0, np.nan, 0.0])), "an integer array is needed"),
         (lambda: population(reset="soft"), "unknown reset rule"),
+        (lambda: population(refractory=4096), "refractory period is out of range"),
+        (lambda: population(refractory=-1), "refractory period is out of range"),
+        (lambda: population(spiking=False), "has no threshold"),
+        (lambda: population(vth=0, spiking=False, reset="subtract"), "has no threshold"),
+        (lambda: population(vth=0, spiking=False, refractory=1), "has no threshold"),
+        (lambda: silent_source(), "nothing leaves a population that does not spike"),
         (lambda: population(shape=(3, 0, 2)), "shape is not understood"),
         (lambda: Input("in", (4,), 9), "input bits is out of range"),
         (lambda: Input("in", (4, 4)), "shape is not understood"),
@@ -143,21 +165,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "whole.npz").read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 4):
         (tmp_path / "cut.npz").write_bytes(whole[:length])
-        with pytest.raises(ProgramError, match="cannot be read"):
+        with pytest.raises(ProgramError, match="^the program file cannot be read"):
             Program.load(tmp_path / "cut.npz")
-    with pytest.raises(ProgramError, match="cannot be read"):
+    with pytest.raises(ProgramError, match="^the program file cannot be read"):
         Program.load(tmp_path / "missing.npz")
-    with pytest.raises(ProgramError, match="another schema"):
+    with pytest.raises(ProgramError, match="^the program is of another schema"):
         Program.load(save_raw(tmp_path / "schema.npz", {"schema": 99}))
-    with pytest.raises(ProgramError, match="header is damaged"):
+    with pytest.raises(ProgramError, match="^the header is damaged"):
         Program.load(save_raw(tmp_path / "list.npz", [1]))
-    with pytest.raises(ProgramError, match="damaged"):
-        Program.load(save_raw(tmp_path / "empty.npz", {"schema": 1}))
+    with pytest.raises(ProgramError, match="^the program file is damaged"):
+        Program.load(save_raw(tmp_path / "empty.npz", {"schema": SCHEMA}))
 
 
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
-    np.savez(tmp_path / "pickle.npz", header=np.array([{"schema": 1}], dtype=object))
-    with pytest.raises(ProgramError, match="cannot be read"):
+    np.savez(tmp_path / "pickle.npz", header=np.array([{"schema": SCHEMA}], dtype=object))
+    with pytest.raises(ProgramError, match="^the program file cannot be read"):
         Program.load(tmp_path / "pickle.npz")
 
 

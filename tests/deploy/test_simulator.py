@@ -23,11 +23,14 @@ def require_equal(got: Trace, expected: Trace) -> None:
             counted = getattr(got.counters[name], what)
             np.testing.assert_array_equal(counted, getattr(expected.counters[name], what), f"{name}.{what}")
     np.testing.assert_array_equal(got.counts, expected.counts)
+    assert (got.membranes is None) == (expected.membranes is None)
+    if expected.membranes is not None:
+        np.testing.assert_array_equal(got.membranes, expected.membranes)
     np.testing.assert_array_equal(got.input_events, expected.input_events)
 
 
 def both(case: Case, **options: object) -> tuple[Trace, Trace]:
-    steps = case.steps if case.spikes.ndim == len(case.program.input.shape) + 1 else None
+    steps = case.given_steps
     reset = bool(options.get("reset_between_samples", True))
     expected = reference.run(case.program, case.spikes, steps=steps, reset_between_samples=reset)
     got = simulator.run(case.program, case.spikes, steps=steps, record="all", record_state="all", **options)
@@ -160,3 +163,68 @@ def test_steps_must_be_positive(steps: int) -> None:
 def test_steps_that_contradict_the_spikes_are_refused() -> None:
     with pytest.raises(SpikesError, match="contradicts"):
         simulator.run(wide_program(40, 4), np.zeros((2, 3, 40), np.uint8), steps=5)
+
+
+def one_neuron(**mode: object) -> Program:
+    """A neuron that integrates ``2 * input`` units without leak and spikes above 6."""
+    fields = {"vth": 6, **mode}
+    neuron = Population("n", (1,), 4095, 0, bias_mant=np.zeros(1, int), **fields)  # type: ignore[arg-type]
+    return Program(Input("in", (1,)), (neuron,), (Dense("w", "in", "n", np.array([[2]])),))
+
+
+@pytest.mark.parametrize("run", [reference.run, simulator.run])
+@pytest.mark.parametrize(
+    ("mode", "spikes"),
+    [
+        ({}, [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]),
+        ({"reset": "subtract"}, [0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]),  # 8 - 6 stays, so three steps later
+        ({"refractory": 1}, [0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]),
+        ({"refractory": 3}, [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0]),
+        ({"reset": "subtract", "refractory": 2}, [0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]),
+        ({"spiking": False, "vth": 0}, [0] * 12),
+    ],
+)
+def test_neuron_modes_do_what_they_say(run, mode: dict[str, object], spikes: list[int]) -> None:  # noqa: ANN001
+    trace = run(one_neuron(**mode), np.ones((12, 1, 1), int))
+    assert trace.sat.reshape(-1).tolist() == spikes
+    assert (trace.membranes is None) == mode.get("spiking", True)
+
+
+@pytest.mark.parametrize("run", [reference.run, simulator.run])
+def test_a_refractory_neuron_holds_v_but_not_u(run) -> None:  # noqa: ANN001
+    """As Lava's LIFRefractory: u integrates at every step, v of refractory neurons is not updated."""
+    neuron = Population("n", (1,), 0, 0, 1, np.zeros(1, int), refractory=2)
+    program = Program(Input("in", (1,)), (neuron,), (Dense("w", "in", "n", np.array([[2]])),))
+    options = {} if run is reference.run else {"record_state": "all"}
+    trace = run(program, np.array([1, 0, 0, 0]).reshape(4, 1, 1), **options)
+    u = [128, 127, 126, 125]  # 4095/4096 a step, toward zero
+    assert trace.u["n"].reshape(-1).tolist() == u
+    assert trace.v["n"].reshape(-1).tolist() == [0, 0, 0, 0]
+    assert trace.sat.reshape(-1).tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("run", [reference.run, simulator.run])
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_readout_answers_with_its_last_membrane(run, reset: bool) -> None:  # noqa: ANN001
+    """Saturated far above any threshold, it neither spikes nor resets; the highest membrane is the class."""
+    readout = Population("out", (3,), 4095, 0, 0, np.array([0, 4095, 1]), 7, spiking=False)
+    weights = np.array([[254], [0], [2]])
+    program = Program(Input("in", (1,)), (readout,), (Dense("w", "in", "out", weights, 7),))
+    trace = run(program, np.ones((30, 2, 1), int), reset_between_samples=reset)
+    limit = (1 << 23) - 1
+    assert trace.membranes.tolist()[0] == [limit, limit, 30 * ((2 << 13) + (1 << 7))]
+    assert trace.predictions().tolist() == [0, 0]
+    assert trace.counts.sum() == 0
+    assert trace.accuracy(np.array([0, 1])) == 50.0
+    later = 30 if reset else 60
+    assert trace.membranes[1, 2] == later * ((2 << 13) + (1 << 7))
+
+
+def test_carried_over_spikes_may_outlive_a_whole_sample() -> None:
+    neuron = Population("n", (1,), 4095, 4095, 1, np.zeros(1, int))
+    program = Program(Input("in", (1,)), (neuron,), (Dense("w", "in", "n", np.array([[2]]), delay=3),))
+    spikes = np.array([1, 0, 0, 0, 0]).reshape(1, 5, 1)  # five samples of one step
+    for run in (reference.run, simulator.run):
+        carried = run(program, spikes, reset_between_samples=False)
+        assert carried.sat.reshape(-1).tolist() == [0, 0, 0, 1, 0]
+        assert run(program, spikes).sat.sum() == 0

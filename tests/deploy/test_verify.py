@@ -109,3 +109,25 @@ def test_what_cannot_be_compared_is_refused() -> None:
         verify(program, spikes, against=("simulator",), trained={name: s[1:] for name, s in good.items()})
     with pytest.raises(VerifyError, match="was not compared"):
         verify(program, spikes, against=("simulator",)).comparison("lava")
+
+
+def readout_case() -> tuple[Program, np.ndarray]:
+    for seed in range(400):
+        case = random_case(seed, constant=False)
+        if not case.program.output.spiking and reference.run(case.program, case.spikes).membranes.any():
+            return case.program, case.spikes
+    raise AssertionError("no readout among the seeds")
+
+
+def test_the_membranes_of_a_readout_are_compared() -> None:
+    program, spikes = readout_case()
+    assert verify(program, spikes, against=("simulator",)).equal
+    trace = reference.run(program, spikes)
+    name = program.output.name
+    trained = {layer: sent.copy() for layer, sent in trace.spikes.items()} | {name: trace.v[name].copy()}
+    assert verify(program, spikes, against=("simulator",), trained=trained).equal
+    trained[name][0, 0].reshape(-1)[0] += 1
+    first = verify(program, spikes, against=("simulator",), trained=trained).comparison("simulator").first
+    assert first is not None
+    assert (first.layer, first.sample, first.step, first.neuron) == (name, 0, 0, 0)
+    assert first.got == first.expected - 1
