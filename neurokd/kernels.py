@@ -399,7 +399,8 @@ _OWNER = os.getpid()
 def parts(threads: int, elements: int) -> int:
     """How many threads a scan of ``elements`` element-steps gets, at most ``threads``.
 
-    One in a forked child: GNU OpenMP cannot be used there once the parent has used it.
+    One in a forked child: GNU OpenMP cannot be used there once the parent has used it, and numba would end the
+    process. (torch hangs there unless ``torch.set_num_threads(1)`` is called first, as DataLoader workers do.)
     """
     if elements < PARALLEL_FROM or os.getpid() != _OWNER:
         return 1

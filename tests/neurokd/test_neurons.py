@@ -225,7 +225,6 @@ def test_scans_from_several_python_threads_at_once() -> None:
     assert all(torch.equal(expected, r) for r in results)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_scans_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     many = kernels.PARALLEL_FROM
     assert kernels.parts(2, many) >= 1
