@@ -20,7 +20,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test lint scoreboard bench clean
+.PHONY: setup demo test lint parity scoreboard bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -54,12 +54,16 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+parity: setup
+	$(BIN)/python -m benchmarks.lava_worker $(ARGS)
+
 scoreboard: setup
 	$(BIN)/python -m benchmarks.scoreboard $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks.run $(ARGS)
-	$(BIN)/python benchmarks/lava_repair.py
+	$(BIN)/python -m benchmarks.lava_repair
+	$(BIN)/python -m benchmarks.lava_worker
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

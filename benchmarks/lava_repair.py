@@ -1,6 +1,6 @@
 """Is the repair of Lava sound? Runs the unit tests lava-nc ships, on 3.10 without it and on this Python with it.
 
-    python benchmarks/lava_repair.py [--plain /path/to/python3.10] [--out benchmarks/results/lava-repair.json]
+    python -m benchmarks.lava_repair [--plain /path/to/python3.10]
 
 The 3.10 side is a fresh environment with lava-nc as its own metadata wants it (numpy below 2); the other side is the
 running interpreter, whose Lava ``neurokd-deploy lava install`` put there, with ``deploy/loihi/repair.py`` applied. Both
@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.files import write_json
+from benchmarks.rows import Row, write
+from deploy.errors import DataError
 from deploy.loihi import repair
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMAND = "python benchmarks/lava_repair.py"
+COMMAND = "python -m benchmarks.lava_repair"
 GROUPS = {
     "lif": ["tests/lava/proc/lif"],
     "dense": ["tests/lava/proc/dense"],
@@ -104,31 +104,28 @@ def outcome(case: ElementTree.Element) -> str:
     return next((kinds[child.tag] for child in case if child.tag in kinds), "passed")
 
 
-def rows_of(group: str, plain: Outcomes, mended: Outcomes, versions: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows_of(group: str, plain: Outcomes, mended: Outcomes, versions: Mapping[str, Any]) -> list[Row]:
     """Three rows a group: passed on each side, and tests whose outcome differs."""
-    names = set(plain) | set(mended)
-    differing = sum(plain.get(name) != mended.get(name) for name in names)
+    if not plain:
+        raise DataError("no test of lava-nc was found", where=group, allowed="the tests its wheel ships")
+    differing = sum(plain.get(name) != mended.get(name) for name in {*plain, *mended})
     passed = [sum(what == "passed" for what in outcomes.values()) for outcomes in (plain, mended)]
-    common = {"unit": "tests", "command": COMMAND, "seed": None, "versions": versions}
-    every = len(plain)
+    case, every, rest = f"lava-nc's {group} tests", f"== {len(plain)}", {"command": COMMAND, "versions": versions}
     return [
-        {"case": f"lava-nc {group} tests, 3.10 as shipped", "metric": "passed", "value": passed[0],
-         "goal": f"{every}", "met": passed[0] == every > 0, **common},
-        {"case": f"lava-nc {group} tests, repaired", "metric": "passed", "value": passed[1],
-         "goal": f"{every}", "met": passed[1] == every > 0, **common},
-        {"case": f"lava-nc {group} tests, repaired", "metric": "outcomes unlike 3.10", "value": differing,
-         "goal": "0", "met": differing == 0 < len(names), **common},
-    ]  # fmt: skip
+        Row(case, "passed on 3.10 as shipped", passed[0], "tests", every, **rest),
+        Row(case, "passed repaired", passed[1], "tests", every, **rest),
+        Row(case, "outcomes unlike 3.10", differing, "tests", "== 0", **rest),
+    ]
 
 
-def measure(plain: str, mended: str, folder: Path) -> list[dict[str, Any]]:
+def measure(plain: str, mended: str, folder: Path) -> list[Row]:
     """All rows."""
     versions = {"lava-nc": "0.10.0", "plain": ask(plain, VERSIONS), "repaired": ask(mended, VERSIONS)}
-    rows = []
+    rows: list[Row] = []
     for group, selection in GROUPS.items():
         outcomes = [run_group(plain, selection, False, folder), run_group(mended, selection, True, folder)]
         rows += rows_of(group, *outcomes, versions)
-        print(*(f"{row['case']}: {row['metric']} {row['value']} (goal {row['goal']})" for row in rows[-3:]), sep="\n")
+        print(*(f"{row.case}: {row.metric} {row.value} (goal {row.goal})" for row in rows[-3:]), sep="\n")
     return rows
 
 
@@ -136,7 +133,6 @@ def main() -> int:
     """Measure, write, and fail if a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plain", help="a Python 3.10 (default: python3.10, or pyenv's)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/lava-repair.json")
     options = parser.parse_args()
     base = options.plain or next(filter(starts, python_310()), None)
     if base is None:
@@ -144,8 +140,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lava-repair-") as folder:
         plain = plain_environment(Path(folder) / "plain", base)
         rows = measure(plain, sys.executable, Path(folder))
-    write_json(options.out, rows)
-    return 0 if all(row["met"] for row in rows) else 1
+    write("lava-repair", rows)
+    return 0 if all(row.met for row in rows) else 1
 
 
 if __name__ == "__main__":
