@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
