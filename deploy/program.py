@@ -23,7 +23,8 @@ from deploy import fixed_point as fp
 from deploy.errors import ProgramError
 from deploy.files import atomic_path
 
-SCHEMA: Final = 2  # 2: non-spiking populations and refractory periods
+SCHEMA: Final = 2
+READABLE: Final = (1, 2)  # 1 had neither readouts nor refractory periods; their defaults mean the same network
 ResetRule = Literal["zero", "subtract"]
 Shape = tuple[int, ...]
 IntArray = npt.NDArray[np.int32]
@@ -448,7 +449,7 @@ class Program:
             ) from error
         _require(isinstance(header, dict), "the header is damaged", where, type(header).__name__, "a table")
         found, again = header.get("schema"), "lower the .nir file again with this version"
-        _require(found == SCHEMA, "the program is of another schema", where, found, SCHEMA, again)
+        _require(found in READABLE, "the program is of another schema", where, found, READABLE, again)
         return _unpack(header, arrays, where)
 
 
@@ -487,7 +488,7 @@ def _unpack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], where: 
             "the program file is damaged",
             where=where,
             got=f"{type(error).__name__}: {error}",
-            allowed=f"every field of schema {SCHEMA}, and no other",
+            allowed=f"the fields of schema {SCHEMA}, and no others",
             next_step="lower the .nir file again",
         ) from error
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,12 +131,44 @@ def run_lava(
         WorkerTimeout, WorkerError: no result in time, or none at all.
         FileError: the temporary folder cannot be written.
     """
-    given = stimulus(program, spikes, steps)
-    kept, state = _names(program, record), _names(program, record_state)
-    made = request(program, given, kept | {program.output.name}, state=state, reset=reset_between_samples)
-    recorded = execute(made, timeout=timeout, python=python)
-    _check_recordings(made, recorded, interpreter(python))
-    return _trace(program, given, recorded, kept)
+    job = Job(program, spikes, steps, record, record_state, reset_between_samples)
+    return run_jobs([job], timeout=timeout, python=python)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One of several runs in one start of the worker; fields as the arguments of :func:`run_lava`."""
+
+    program: Program
+    spikes: npt.ArrayLike
+    steps: int | None = None
+    record: str | Iterable[str] = "all"
+    record_state: str | Iterable[str] = ()
+    reset_between_samples: bool = True
+
+
+def run_jobs(jobs: Sequence[Job], *, timeout: float = 600.0, python: str | Path | None = None) -> list[Trace]:
+    """Run several programs one after the other in one start: importing Lava takes longer than a small run.
+
+    Args:
+        timeout: Seconds for all of them together.
+
+    Raises:
+        As :func:`run_lava`; if one run fails, all do.
+    """
+    prepared = [_prepare(job) for job in jobs]
+    recordings = execute([made for _, made in prepared], timeout=timeout, python=python)
+    for (_, made), recorded in zip(prepared, recordings, strict=True):
+        _check_recordings(made, recorded, interpreter(python))
+    return [_trace(job, given, recorded) for job, (given, _), recorded in zip(jobs, prepared, recordings, strict=True)]
+
+
+def _prepare(job: Job) -> tuple[Stimulus, Request]:
+    program, output = job.program, job.program.output
+    given = stimulus(program, job.spikes, job.steps)
+    kept = _names(program, job.record) | {output.name}
+    state = _names(program, job.record_state) | (frozenset() if output.spiking else {output.name})
+    return given, request(program, given, kept, state=state, reset=job.reset_between_samples)
 
 
 def _names(program: Program, asked: str | Iterable[str]) -> frozenset[str]:
@@ -162,14 +194,16 @@ def _check_recordings(made: Request, recorded: dict[str, Array], python: str) ->
         )
 
 
-def _trace(program: Program, given: Stimulus, recorded: dict[str, Array], kept: frozenset[str]) -> Trace:
+def _trace(job: Job, given: Stimulus, recorded: dict[str, Array]) -> Trace:
+    program = job.program
+    kept, state = _names(program, job.record), _names(program, job.record_state)
+
     def timed(name: str, array: Array) -> Array:
         shaped = array.reshape(given.samples, given.steps, *program.node(name).shape)
         return np.ascontiguousarray(shaped.swapaxes(0, 1))
 
     def part(suffix: str) -> dict[str, Array]:
-        names = [p.name for p in program.populations if f"{p.name}{suffix}" in recorded]
-        return {name: timed(name, recorded[f"{name}{suffix}"]) for name in names}
+        return {p.name: timed(p.name, recorded[f"{p.name}{suffix}"]) for p in program.populations if p.name in state}
 
     output = recorded[PREFIX_SINK + program.output.name].reshape(given.samples, given.steps, -1)
     return Trace(
@@ -181,23 +215,33 @@ def _trace(program: Program, given: Stimulus, recorded: dict[str, Array], kept: 
         spikes={p.name: timed(p.name, recorded[PREFIX_SINK + p.name]) for p in program.populations if p.name in kept},
         u=part(".u"),
         v=part(".v"),
+        membranes=None if program.output.spiking else _last_membranes(program, given, recorded),
     )
 
 
-def execute(made: Request, *, timeout: float, python: str | Path | None = None) -> dict[str, Array]:
-    """Hand one request to a worker process and give back its recordings.
+def _last_membranes(program: Program, given: Stimulus, recorded: dict[str, Array]) -> Array:
+    v = recorded[f"{program.output.name}.v"].reshape(given.samples, given.steps, -1)
+    return v[:, -1].astype(np.int64)
+
+
+def execute(requests: Sequence[Request], *, timeout: float, python: str | Path | None = None) -> list[dict[str, Array]]:
+    """Hand requests to one worker process and give back the recordings of each.
 
     Raises:
         LavaMissing, WorkerTimeout, WorkerError, FileError: as :func:`run_lava`.
     """
     with _temporary_folder() as folder:
         given, result, log = folder / "in.npz", folder / "out.npz", folder / "worker.log"
-        _write(given, made)
+        _write(given, requests)
         command = [interpreter(python), "-I", str(WORKER), str(given), str(result)]
         code = _run_worker(command, folder, log, timeout)
         if code != 0:
             raise _failure(code, command[0], _last_lines(log))
-        return _read(result, log)
+        recorded = _read(result, log)
+    return [
+        {name.partition("/")[2]: array for name, array in recorded.items() if name.startswith(f"{index}/")}
+        for index in range(len(requests))
+    ]
 
 
 @contextmanager
@@ -215,10 +259,11 @@ def _temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def _write(path: Path, made: Request) -> None:
-    header = np.frombuffer(json.dumps(made.header(), default=int).encode(), dtype=np.uint8)
+def _write(path: Path, requests: Sequence[Request]) -> None:
+    headers = json.dumps([made.header() for made in requests], default=int).encode()
+    arrays = {f"{index}/{name}": array for index, made in enumerate(requests) for name, array in made.arrays.items()}
     with path.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, header=header, **made.arrays)
+        np.savez(stream, allow_pickle=False, headers=np.frombuffer(headers, dtype=np.uint8), **arrays)
 
 
 def _read(path: Path, log: Path) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """A Program as Lava processes and wires: what ``client.py`` writes and ``worker.py`` reads.
 
-One ``.npz`` each way. The request holds ``header`` (JSON as bytes) and plain arrays named ``<process>.<part>``:
+One ``.npz`` each way, with one run or several: ``headers`` (a JSON list as bytes), and plain arrays named
+``<run>/<process>.<part>``. A header says:
 
 ``processes``
     In the order they are built; ``kind`` is a key of the worker's builder table (``stream``, ``lif``, ``dense``,
@@ -12,8 +13,8 @@ One ``.npz`` each way. The request holds ``header`` (JSON as bytes) and plain ar
 ``steps``, ``state``
     Lava steps to run; the populations whose u and v are recorded beside the spikes.
 
-The answer holds one array a recording: ``sink:<population>`` uint8 ``[rows, n]``, and where asked for
-``<population>.u`` and ``.v`` int32 ``[rows, n]``, row ``b * T + t`` for step t of sample b.
+The answer holds one array a recording, again behind ``<run>/``: ``sink:<population>`` uint8 ``[rows, n]``, and where
+asked for ``<population>.u`` and ``.v`` int32 ``[rows, n]``, row ``b * T + t`` for step t of sample b.
 
 **Time.** A Lava synapse sends what it summed one step before, so population P runs ``lag(P)`` steps behind the input:
 the longest path to it, each synapse counting ``1 - delay``. Samples follow each other without a gap; P's LIFReset
@@ -40,6 +41,7 @@ Array = npt.NDArray[Any]
 Entry = dict[str, Any]
 CONV_FIELD_MAX: Final = 127  # Lava's Conv keeps stride, padding, dilation, kernel size and groups in int8
 PREFIX_SINK: Final = "sink:"
+_NEURON_SCALARS: Final = ("du", "dv", "vth", "bias_exp", "reset", "refractory", "spiking")
 
 
 @dataclass
@@ -139,7 +141,7 @@ def _add_population(made: Request, population: Population, lag: int, period: int
             "kind": "lif",
             "name": population.name,
             "size": population.size,
-            **{key: getattr(population, key) for key in ("du", "dv", "vth", "bias_exp", "reset")},
+            **{key: getattr(population, key) for key in _NEURON_SCALARS},
             "period": period or made.steps + 1,
             "offset": 1 + lag,
             "watch": population.name in made.state,

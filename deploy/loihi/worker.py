@@ -3,8 +3,8 @@
 It is given plain arrays and a JSON header, and imports nothing of ``deploy`` (``repair.py`` is loaded by path). One
 small builder function a kind of process turns the header into Lava processes; Lava's own ``LIFReset``,
 ``Dense``, ``Conv`` and ``Sparse`` do all arithmetic. Four processes of ours move data: ``Stream`` feeds recorded
-frames, ``Sink`` records, ``Delay`` holds spikes back where two paths differ in length, ``LIFSubtract`` is Lava's LIF
-with the reset rule changed.
+frames, ``Sink`` records, ``Delay`` holds spikes back where two paths differ in length, ``LIFVariant`` is Lava's LIF
+in the neuron modes that Lava's ``fixed_pt`` models lack.
 
 What is shared between Lava's operating-system processes (their channels, our recordings) is anonymous memory inherited
 by ``fork``: no name in ``/dev/shm`` that a kill could leave behind, and no ``Var.get`` at 15 µs an element.
@@ -27,6 +27,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -207,18 +208,51 @@ class PyDelay(PyLoihiProcessModel):
         self.s_out.send(due if passes else np.zeros_like(due))
 
 
-class LIFSubtract(LIFReset):
-    """Lava's LIFReset, but a spike takes the threshold off the membrane instead of setting it to 0."""
+class LIFVariant(LIFReset):
+    """Lava's LIFReset with what no ``fixed_pt`` model of Lava has: subtract reset, a refractory period, no spikes."""
+
+    def __init__(self, *, subtract: bool, refractory: int, spiking: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.proc_params["subtract"] = subtract
+        self.proc_params["refractory"] = refractory
+        self.proc_params["spiking"] = spiking
 
 
-class PyLifSubtract(PyLifResetModelBitAcc):
-    """CPU model of :class:`LIFSubtract`; everything but the last line is Lava's, protocol, resources and tags too."""
+class PyLifVariant(PyLifResetModelBitAcc):
+    """CPU model of :class:`LIFVariant`: Lava's own step, around which v is held, spikes kept back, the reset changed.
 
-    implements_process = LIFSubtract  # Lava's decorator refuses to be used on the child of a decorated model
+    The refractory period is that of Lava's ``LIFRefractory`` (floating point only): u goes on, v of the neurons that
+    spiked waits for ``refractory`` steps.
+    """
+
+    implements_process = LIFVariant  # Lava's decorator refuses to be used on the child of a decorated model
+
+    def __init__(self, proc_params: Any) -> None:
+        super().__init__(proc_params)
+        names = ("subtract", "refractory", "spiking")
+        self._subtract, self._refractory, self._spiking = (proc_params[name] for name in names)
+        self._held_until: Any = 0
+
+    def subthr_dynamics(self, activation_in: Any) -> None:
+        """Lava's own, but v of refractory neurons stays as it was."""
+        if self.time_step % self.reset_interval == self.reset_offset:
+            self._held_until = np.zeros(self.v.shape, np.int64)
+        held, before = self._held(), self.v.copy()
+        super().subthr_dynamics(activation_in)
+        self.v[held] = before[held]
+
+    def _held(self) -> Any:
+        return np.broadcast_to(self._held_until >= self.time_step, self.v.shape)
+
+    def spiking_activation(self) -> Any:
+        """Lava's own, but neither refractory neurons nor a readout spike."""
+        return super().spiking_activation() & ~self._held() & self._spiking
 
     def reset_voltage(self, spike_vector: Any) -> None:
-        """Take ``vth << 6`` off the neurons that spiked."""
-        self.v[spike_vector] -= self.effective_vth
+        """Set v of the neurons that spiked to 0, or take ``vth << 6`` off it; their refractory period begins."""
+        self.v[spike_vector] = (self.v - self.effective_vth)[spike_vector] if self._subtract else 0
+        if self._refractory:
+            self._held_until = np.where(spike_vector, self.time_step + self._refractory, self._held_until)
 
 
 class RecordsState:
@@ -238,8 +272,8 @@ class WatchedLifReset(RecordsState, PyLifResetModelBitAcc):
     """Lava's LIFReset model, recorded."""
 
 
-class WatchedLifSubtract(RecordsState, PyLifSubtract):
-    """Our LIFSubtract model, recorded."""
+class WatchedLifVariant(RecordsState, PyLifVariant):
+    """Our LIFVariant model, recorded."""
 
 
 def build_stream(entry: Entry, arrays: Arrays) -> AbstractProcess:
@@ -261,8 +295,10 @@ def build_delay(entry: Entry, arrays: Arrays) -> AbstractProcess:
 
 
 def build_lif(entry: Entry, arrays: Arrays) -> AbstractProcess:
-    """LIFReset or LIFSubtract, cleared at step ``offset`` and every ``period`` steps; recorded where asked to."""
-    kind = LIFSubtract if entry["reset"] == "subtract" else LIFReset
+    """LIFReset or LIFVariant, cleared at step ``offset`` and every ``period`` steps; recorded where asked to."""
+    mode = {"subtract": entry["reset"] == "subtract", "refractory": entry["refractory"], "spiking": entry["spiking"]}
+    plain = mode == {"subtract": False, "refractory": 0, "spiking": True}
+    kind = LIFReset if plain else partial(LIFVariant, **mode)
     process = kind(
         shape=(entry["size"],),
         du=entry["du"],
@@ -347,18 +383,19 @@ def connect(wire: Entry, processes: dict[str, AbstractProcess]) -> None:
 def run(header: Entry, arrays: Arrays) -> Arrays:
     """Build the network, run it, and give back what was recorded."""
     started = time.perf_counter()
+    STREAMS.clear()
+    RECORDS.clear()
     processes = {entry["name"]: BUILDERS[entry["kind"]](entry, arrays) for entry in header["processes"]}
     for wire in header["wires"]:
         connect(wire, processes)
-    watched = {LIFReset: WatchedLifReset, LIFSubtract: WatchedLifSubtract}
+    watched = {LIFReset: WatchedLifReset, LIFVariant: WatchedLifVariant}
     config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=watched if header["state"] else None)
     first = processes[header["processes"][0]["name"]]
     runtime_started = time.perf_counter()
     first.run(condition=RunSteps(num_steps=header["steps"]), run_cfg=config)
     first.stop()
     ended = time.perf_counter()
-    RECORDS["seconds"] = np.array([runtime_started - started, ended - runtime_started])
-    return RECORDS
+    return {**RECORDS, "seconds": np.array([runtime_started - started, ended - runtime_started])}
 
 
 def end_with_parent() -> None:
@@ -416,7 +453,7 @@ def info() -> Entry:
 
 
 def main(given: str, result: str) -> int:
-    """Read the request, run it, write the recordings; or, asked for ``--info``, write what is here."""
+    """Read the requests, run each, write the recordings; or, asked for ``--info``, write what is here."""
     end_with_parent()
     if given == "--info":
         Path(result).write_text(json.dumps(info()))
@@ -429,11 +466,14 @@ def main(given: str, result: str) -> int:
     try:
         with np.load(given, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(bytes(arrays.pop("header")))
+        headers = json.loads(bytes(arrays.pop("headers")))
     except (OSError, ValueError, KeyError) as error:
-        print(f"the request cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"the requests cannot be read: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_REQUEST
-    recorded = run(header, arrays)
+    recorded = {}
+    for index, header in enumerate(headers):
+        mine = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{index}/")}
+        recorded.update({f"{index}/{name}": array for name, array in run(header, mine).items()})
     with open(result, "wb") as stream:
         np.savez(stream, allow_pickle=False, **recorded)
     return 0

@@ -177,6 +177,21 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         Program.load(save_raw(tmp_path / "empty.npz", {"schema": SCHEMA}))
 
 
+def test_files_of_the_first_schema_are_still_read(tmp_path: Path) -> None:
+    """It had no readouts and no refractory periods: recorded proofs must outlive the schema they were made with."""
+    program().save(tmp_path / "now.npz")
+    with np.load(tmp_path / "now.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(bytes(arrays.pop("header")))
+    header["schema"] = 1
+    for entry in header["populations"]:
+        del entry["refractory"], entry["spiking"]
+    assert Program.load(save_raw(tmp_path / "then.npz", header, **arrays)).digest == program().digest
+    header["populations"][0]["colour"] = 3
+    with pytest.raises(ProgramError, match="^the program file is damaged"):
+        Program.load(save_raw(tmp_path / "more.npz", header, **arrays))
+
+
 def test_a_pickle_is_never_executed(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickle.npz", header=np.array([{"schema": SCHEMA}], dtype=object))
     with pytest.raises(ProgramError, match="^the program file cannot be read"):
