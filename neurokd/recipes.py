@@ -39,10 +39,10 @@ RECIPES: dict[str, Table] = {
     "cifar10": {
         "encoding": {"kind": "direct", "bits": 8, "steps": 4},
         "networks": {
-            "teacher": "32x32x3-32c3-64c3s2-64c3s2-10",
-            "assistant": "32x32x3-24c3s2-48c3s2-10",
-            "student": "32x32x3-16c3s2-32c3s2-10",
+            "teacher": "32x32x3-32c3s2p1-64c3p1-p2-128c3p1-p2-10",
+            "assistant": "32x32x3-24c3s2p1-48c3p1-p2-64c3p1-p2-10",
+            "student": "32x32x3-16c3s2p1-32c3p1-p2-32c3p1-p2-10",
         },
-        "training": _stages({}, {}, {}, epochs=20, batch=128, lr=3e-3, shift=2, flip=True, views=10),
+        "training": _stages({}, {}, {}, epochs=10, batch=128, lr=3e-3, shift=2, flip=True, views=5),
     },
 }

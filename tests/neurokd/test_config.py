@@ -226,3 +226,18 @@ def test_binary_codes_have_one_input_bit() -> None:
     assert EncodingConfig("rate", 4).input_bits == 1
     with pytest.raises(ConfigError, match="out of range"):
         EncodingConfig("rate", 9)
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_the_default_students_are_at_least_four_times_smaller_than_their_teachers(data: str) -> None:
+    networks = Config.default(data).networks
+    teacher, assistant, student = (networks.spec(role).parameters() for role in ("teacher", "assistant", "student"))
+    assert teacher >= 4 * student
+    assert teacher > assistant > student
+
+
+@pytest.mark.parametrize("data", DATA_SETS)
+def test_all_default_stages_see_the_same_views(data: str) -> None:
+    training = Config.default(data).training
+    views = {(s.shift, s.flip, s.views) for s in (training.teacher, training.assistant, training.student)}
+    assert len(views) == 1
