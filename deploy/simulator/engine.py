@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -13,16 +14,18 @@ import numpy.typing as npt
 
 from deploy.errors import SimulatorError
 from deploy.program import Program
-from deploy.simulator import neurons
-from deploy.simulator.plan import Plan, Stage, plan, to_inner, to_outer
+from deploy.simulator import kernels
+from deploy.simulator.advance import advance
+from deploy.simulator.buffers import TALLIES, Buffers, at_rest
+from deploy.simulator.plan import Plan, plan, to_inner, to_outer
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Counter, Trace
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-CHUNK_BYTES: Final = 8192 * 1024  # a thread's spikes and sums stay in its level-2 cache
+CHUNK_BYTES: Final = 2 * 1024 * 1024  # a chunk's spikes
 LARGEST_CHUNK: Final = 64
-_NOTHING: Final = np.empty((0, 0, 0), np.int32)
+PROGRESS_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,47 +53,6 @@ def _names(program: Program, asked: str | Iterable[str]) -> frozenset[str]:
     if unknown:
         raise SimulatorError("no such population to record", got=unknown, allowed=["output", "all", *known])
     return frozenset(known if "all" in given else names)
-
-
-@dataclass(eq=False)
-class _Result:
-    """Arrays a run fills, sample by sample."""
-
-    counts: Array
-    membranes: Array
-    tallies: dict[str, Array]
-    spikes: dict[str, Array]
-    u: dict[str, Array]
-    v: dict[str, Array]
-
-
-@dataclass(eq=False)
-class Buffers:
-    """Working arrays of some samples: ``[B, T, n]`` spikes by node, ``[B, n]`` state by population.
-
-    ``held`` (steps a neuron is still refractory) has no elements where the population has no refractory period.
-    """
-
-    spikes: dict[str, Array]
-    u: dict[str, Array]
-    v: dict[str, Array]
-    held: dict[str, Array]
-    u_record: dict[str, Array] = field(default_factory=dict)
-    v_record: dict[str, Array] = field(default_factory=dict)
-    tallies: dict[str, Array] = field(default_factory=dict)
-
-
-def fresh_buffers(program: Program, values: Array, steps: int) -> Buffers:
-    """Buffers at rest for ``values`` uint8 ``[B, T or 1, n]`` (kernel layout)."""
-    samples = values.shape[0]
-    nodes = program.populations
-    spikes = {p.name: np.zeros((samples, steps, p.size), np.uint8) for p in nodes}
-    return Buffers(
-        spikes={program.input.name: values, **spikes},
-        u={p.name: np.zeros((samples, p.size), np.int32) for p in nodes},
-        v={p.name: np.zeros((samples, p.size), np.int32) for p in nodes},
-        held={p.name: np.zeros((samples, p.size if p.refractory else 0), np.int32) for p in nodes},
-    )
 
 
 def run(
@@ -122,12 +84,11 @@ def run(
     given = stimulus(program, spikes, steps)
     recording = Recording.of(program, record, record_state)
     threads = _thread_count(threads)
-    prepared = plan(program)
     if not reset_between_samples:
-        return _run_continuous(prepared, given, recording)
-    result = _allocate(program, given.samples, given.steps, recording)
-    _run_chunks(prepared, given, recording, result, threads, progress)
-    return _trace(program, given, result)
+        return _run_continuous(program, given, recording)
+    job = _job(program, given, recording)
+    _run_chunks(job, threads, progress)
+    return _trace(job)
 
 
 def stream(program: Program, batches: Iterable[npt.ArrayLike], **options: Any) -> Iterator[Trace]:
@@ -142,171 +103,158 @@ def _thread_count(threads: int | None) -> int:
     return threads or len(os.sched_getaffinity(0))
 
 
-def _allocate(program: Program, samples: int, steps: int, recording: Recording) -> _Result:
-    def state(p_name: str) -> Array:
-        return np.zeros((steps, samples, *program.node(p_name).shape), np.int32)
+@dataclass(eq=False)
+class _Job:
+    """A run: what is given, and the arrays it fills, chunk by chunk; tallies are ``[5, T, B]``."""
 
-    return _Result(
+    program: Program
+    prepared: Plan
+    given: Stimulus
+    recording: Recording
+    counts: Array
+    membranes: Array
+    input_events: Array
+    tallies: dict[str, Array]
+    spikes: dict[str, Array]
+    u: dict[str, Array]
+    v: dict[str, Array]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def _job(program: Program, given: Stimulus, recording: Recording) -> _Job:
+    steps, samples = given.steps, given.samples
+
+    def record(name: str, dtype: type[np.generic]) -> Array:
+        return np.zeros((steps, samples, *program.node(name).shape), dtype)
+
+    return _Job(
+        program,
+        plan(program),
+        given,
+        recording,
         counts=np.zeros((samples, program.output.size), np.int64),
         membranes=np.zeros((samples, program.output.size), np.int64),
-        tallies={p.name: np.zeros((5, samples, steps), np.int64) for p in program.populations},
-        spikes={n: np.zeros((steps, samples, *program.node(n).shape), np.uint8) for n in sorted(recording.spikes)},
-        u={name: state(name) for name in sorted(recording.state)},
-        v={name: state(name) for name in sorted(recording.state)},
+        input_events=np.zeros((steps, samples), np.int64),
+        tallies={p.name: np.zeros((TALLIES, steps, samples), np.int64) for p in program.populations},
+        spikes={name: record(name, np.uint8) for name in sorted(recording.spikes)},
+        u={name: record(name, np.int32) for name in sorted(recording.state)},
+        v={name: record(name, np.int32) for name in sorted(recording.state)},
     )
 
 
-def _chunk_size(program: Program, steps: int, samples: int, threads: int) -> int:
-    spikes = steps * (program.neurons + program.input.size)
-    sums = 4 * steps * max(p.size for p in program.populations)
-    fair_share = -(-samples // threads)
-    return max(1, min(LARGEST_CHUNK, CHUNK_BYTES // (spikes + sums), fair_share))
+def _chunk_size(job: _Job, threads: int) -> int:
+    a_sample = job.given.steps * (job.program.neurons + job.program.input.size)
+    fair_share = -(-job.given.samples // threads)
+    return max(1, min(LARGEST_CHUNK, CHUNK_BYTES // a_sample, fair_share))
 
 
-def _run_chunks(
-    prepared: Plan, given: Stimulus, recording: Recording, result: _Result, threads: int, progress: Progress | None
-) -> None:
-    size = _chunk_size(prepared.program, given.steps, given.samples, threads)
-    starts = range(0, given.samples, size)
+def _run_chunks(job: _Job, threads: int, progress: Progress | None) -> None:
+    samples, size = job.given.samples, _chunk_size(job, threads)
+    parts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
     finished = 0
+    for done in _in_turn(job, parts) if threads == 1 or len(parts) == 1 else _on_threads(job, parts, threads):
+        finished += done
+        if progress:
+            progress(finished, samples)
 
-    def chunk(start: int) -> int:
-        stop = min(start + size, given.samples)
-        _run_chunk(prepared, given.part(start, stop), recording, result, slice(start, stop))
-        return stop - start
 
-    if threads == 1 or len(starts) == 1:
-        for start in starts:
-            finished += chunk(start)
-            if progress:
-                progress(finished, given.samples)
-        return
+def _in_turn(job: _Job, parts: list[slice]) -> Iterator[int]:
+    """Samples done, after each part."""
+    for part in parts:
+        yield _run_chunk(job, part)
+
+
+def _on_threads(job: _Job, parts: list[slice], threads: int) -> Iterator[int]:
+    """Samples done, now and then; when anything is raised here or there, the threads end before it leaves."""
     with ThreadPoolExecutor(threads) as pool:
-        pending = {pool.submit(chunk, start) for start in starts}
+        pending = {pool.submit(_run_chunk, job, part) for part in parts}
         try:
             while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-                finished += sum(future.result() for future in done)
-                if progress:
-                    progress(finished, given.samples)
-        except BaseException:
+                done, pending = wait(pending, timeout=PROGRESS_SECONDS, return_when=FIRST_EXCEPTION)
+                yield sum(future.result() for future in done)
+        finally:
+            job.stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
-def _run_chunk(prepared: Plan, given: Stimulus, recording: Recording, result: _Result, where: slice) -> None:
-    program = prepared.program
-    values = np.ascontiguousarray(to_inner(given.values, program.input.shape).swapaxes(0, 1))
-    buffers = fresh_buffers(program, values, given.steps)
-    _prepare_records(buffers, prepared, recording, given.steps)
-    if prepared.stepwise:
+def _run_chunk(job: _Job, part: slice) -> int:
+    """Run the samples of a part; returns how many."""
+    workspace = job.prepared.borrow()
+    program, given = job.program, job.given.part(part.start, part.stop)
+    values = workspace.take("spikes", program.input.name, given.values.swapaxes(0, 1).shape, np.uint8)
+    values[:] = to_inner(given.values, program.input.shape).swapaxes(0, 1)
+    buffers = at_rest(program, workspace, values, given.steps)
+    buffers.stop = job.stop
+    _prepare_records(buffers, job)
+    if job.prepared.stepwise:
         for step in range(given.steps):
-            advance(prepared, buffers, step, 1)
+            advance(job.prepared, buffers, step, 1)
     else:
-        advance(prepared, buffers, 0, given.steps)
-    _collect(prepared, buffers, recording, result, where)
+        advance(job.prepared, buffers, 0, given.steps)
+    _collect(job, buffers, part)
+    job.prepared.give_back(workspace)
+    return given.samples
 
 
-def _prepare_records(buffers: Buffers, prepared: Plan, recording: Recording, steps: int) -> None:
-    for stage in prepared.stages:
-        name, samples = stage.population.name, buffers.u[stage.population.name].shape[0]
-        buffers.tallies[name] = np.zeros((5, samples, steps), np.int64)
-        if name in recording.state:
-            buffers.u_record[name] = np.zeros((samples, steps, stage.population.size), np.int32)
-            buffers.v_record[name] = np.zeros((samples, steps, stage.population.size), np.int32)
+def _prepare_records(buffers: Buffers, job: _Job) -> None:
+    for name in job.recording.state:
+        shape = buffers.spikes[name].shape
+        buffers.u_record[name] = buffers.workspace.take("u_record", name, shape, np.int32)
+        buffers.v_record[name] = buffers.workspace.take("v_record", name, shape, np.int32)
 
 
-def advance(prepared: Plan, buffers: Buffers, first: int, count: int) -> None:
-    """Run every population over the steps ``first`` to ``first + count``."""
-    for stage in prepared.stages:
-        _advance_stage(stage, buffers, first, count)
-
-
-def _advance_stage(stage: Stage, buffers: Buffers, first: int, count: int) -> None:
-    population, name = stage.population, stage.population.name
-    total_steps = buffers.spikes[name].shape[1]
-    samples = buffers.u[name].shape[0]
-    sources = [buffers.spikes[block.source] for block in stage.blocks]
-    constant = all(s.shape[1] == 1 < total_steps for s in sources) and all(b.lag == 0 for b in stage.blocks)
-    rows = 1 if constant else count
-    sums = np.zeros((samples, rows, population.size), np.int32)
-    synops = np.zeros((samples, rows), np.int64)
-    for block, source in zip(stage.blocks, sources, strict=True):
-        whole = source if constant or source.shape[1] == total_steps else _repeat(source, total_steps)
-        block.add(whole, 0 if constant else first, sums, synops)
-    tally = buffers.tallies[name][:, :, first : first + count]
-    tally[4] = synops
-    keep_u, keep_v = _window(buffers.u_record, name, first, count), _window(buffers.v_record, name, first, count)
-    neurons.scan_population(
-        population, sums, constant, stage.bias, buffers.u[name], buffers.v[name], buffers.held[name],
-        buffers.spikes[name], first, tally, keep_u, keep_v,
-    )  # fmt: skip
-
-
-def _repeat(source: Array, steps: int) -> Array:
-    return np.ascontiguousarray(np.broadcast_to(source, (source.shape[0], steps, source.shape[2])))
-
-
-def _window(records: dict[str, Array], name: str, first: int, count: int) -> Array:
-    return records[name][:, first : first + count] if name in records else _NOTHING
-
-
-def _collect(prepared: Plan, buffers: Buffers, recording: Recording, result: _Result, where: slice) -> None:
-    program = prepared.program
-    output = program.output
+def _collect(job: _Job, buffers: Buffers, part: slice) -> None:
+    output = job.program.output
     answer = buffers.spikes[output.name].sum(axis=1, dtype=np.int64)
-    result.counts[where] = to_outer(answer, output.shape).reshape(answer.shape)
-    result.membranes[where] = to_outer(buffers.v[output.name], output.shape).reshape(answer.shape)
+    job.counts[part] = to_outer(answer, output.shape).reshape(answer.shape)
+    job.membranes[part] = to_outer(buffers.v[output.name], output.shape).reshape(answer.shape)
+    job.input_events[:, part] = kernels.count_events(buffers.spikes[job.program.input.name]).T
     for name, tally in buffers.tallies.items():
-        result.tallies[name][:, where] = tally
-    for name in recording.spikes:
-        result.spikes[name][:, where] = to_outer(buffers.spikes[name].swapaxes(0, 1), program.node(name).shape)
-    for name in recording.state:
-        result.u[name][:, where] = to_outer(buffers.u_record[name].swapaxes(0, 1), program.node(name).shape)
-        result.v[name][:, where] = to_outer(buffers.v_record[name].swapaxes(0, 1), program.node(name).shape)
+        job.tallies[name][:, :, part] = tally.swapaxes(1, 2)
+    for kept, records in ((job.spikes, buffers.spikes), (job.u, buffers.u_record), (job.v, buffers.v_record)):
+        for name, array in kept.items():
+            array[:, part] = to_outer(records[name].swapaxes(0, 1), job.program.node(name).shape)
 
 
-def _run_continuous(prepared: Plan, given: Stimulus, recording: Recording) -> Trace:
+def _run_continuous(program: Program, given: Stimulus, recording: Recording) -> Trace:
     """All samples as one long one, then cut apart again."""
-    program = prepared.program
-    steps, samples = given.steps, given.samples
-    joined = given.dense().swapaxes(0, 1).reshape(samples * steps, 1, -1)
-    output = program.output
+    steps, samples, output = given.steps, given.samples, program.output
+    joined = Stimulus(given.dense().swapaxes(0, 1).reshape(samples * steps, 1, -1), samples * steps)
     state = recording.state if output.spiking else recording.state | {output.name}
-    wanted = Recording(recording.spikes | {output.name}, state)
-    result = _allocate(program, 1, samples * steps, wanted)
-    _run_chunk(prepared, Stimulus(joined, samples * steps), wanted, result, slice(0, 1))
+    job = _job(program, joined, Recording(recording.spikes | {output.name}, state))
+    _run_chunk(job, slice(0, 1))
 
     def cut(record: Array) -> Array:
         parts: Array = record.reshape(samples, steps, *record.shape[2:]).swapaxes(0, 1)
         return parts
 
-    result.tallies = {n: tally.reshape(5, samples, steps) for n, tally in result.tallies.items()}
-    result.counts = cut(result.spikes[output.name]).reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
+    job.input_events = np.ascontiguousarray(job.input_events.reshape(samples, steps).T)
+    job.tallies = {n: tally.reshape(TALLIES, samples, steps).swapaxes(1, 2) for n, tally in job.tallies.items()}
+    job.counts = cut(job.spikes[output.name]).reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
     if not output.spiking:
-        result.membranes = cut(result.v[output.name])[-1].reshape(samples, -1).astype(np.int64)
-    result.spikes = {name: cut(result.spikes[name]) for name in sorted(recording.spikes)}
-    result.u = {name: cut(result.u[name]) for name in sorted(recording.state)}
-    result.v = {name: cut(result.v[name]) for name in sorted(recording.state)}
-    return _trace(program, given, result)
+        job.membranes = cut(job.v[output.name])[-1].reshape(samples, -1).astype(np.int64)
+    job.spikes = {name: cut(job.spikes[name]) for name in sorted(recording.spikes)}
+    job.u = {name: cut(job.u[name]) for name in sorted(recording.state)}
+    job.v = {name: cut(job.v[name]) for name in sorted(recording.state)}
+    return _trace(job)
 
 
-def _trace(program: Program, given: Stimulus, result: _Result) -> Trace:
-    events = np.count_nonzero(given.values, axis=2).astype(np.int64)
+def _trace(job: _Job) -> Trace:
+    program = job.program
     return Trace(
         backend="simulator",
         program=program.digest,
         output=program.output.name,
-        counts=result.counts,
-        input_events=np.ascontiguousarray(np.broadcast_to(events, (given.steps, given.samples))),
-        counters={p.name: _counter(p.size, result.tallies[p.name]) for p in program.populations},
-        spikes=result.spikes,
-        u=result.u,
-        v=result.v,
-        membranes=None if program.output.spiking else result.membranes,
+        counts=job.counts,
+        input_events=job.input_events,
+        counters={p.name: _counter(p.size, job.tallies[p.name]) for p in program.populations},
+        spikes=job.spikes,
+        u=job.u,
+        v=job.v,
+        membranes=None if program.output.spiking else job.membranes,
     )
 
 
 def _counter(neurons: int, tally: Array) -> Counter:
-    spikes, active, wraps, saturations, synops = (np.ascontiguousarray(part.T) for part in tally)
+    spikes, active, wraps, saturations, synops = (np.ascontiguousarray(part) for part in tally)
     return Counter(neurons, spikes, synops, active, wraps, saturations)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import gcd
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +14,21 @@ import numpy.typing as npt
 from deploy import fixed_point as fp
 from deploy.program import Conv, Dense, Input, Population, Program, Shape, Synapse
 from deploy.simulator import kernels
+from deploy.simulator.buffers import Workspace
 
 Array = npt.NDArray[Any]
 
-# Measured on 784 -> 800: BLAS over all weights overtakes the event-driven kernel near 30 % activity (benchmarks/).
-DENSE_FROM_ACTIVITY: Final = 0.3
 INT16_MAX: Final = 32767
+KEPT_BYTES: Final = 64 * 1024 * 1024  # a workspace above this is given back to the system
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One synapse block: ``add(source, first, sums, synops)`` adds its sums to those of its target."""
+    """One synapse block: ``add(source, first, fresh, sums, synops)`` writes (fresh) or adds its target's sums."""
 
     source: str
     lag: int
-    add: Callable[[Array, int, Array, Array], None]
+    add: Callable[[Array, int, bool, Array, Array], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +42,41 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A whole program: stages in order, and whether it must run step by step (it has cycles)."""
+    """A whole program: stages in order, whether it must run step by step (it has cycles), and memory to run in.
 
-    program: Program
+    It holds no reference to the program, which keeps it: see :func:`plan`.
+    """
+
     stages: tuple[Stage, ...]
     stepwise: bool
     longest_lag: int
+    _workspaces: list[Workspace] = field(default_factory=list)
+
+    def borrow(self) -> Workspace:
+        """A workspace no other thread has."""
+        try:
+            return self._workspaces.pop()
+        except IndexError:
+            return Workspace()
+
+    def give_back(self, workspace: Workspace) -> None:
+        """Keep a workspace for the next run, unless it is large."""
+        if workspace.bytes <= KEPT_BYTES:
+            self._workspaces.append(workspace)
+
+
+_PLANS: WeakKeyDictionary[Program, Plan] = WeakKeyDictionary()
 
 
 def plan(program: Program) -> Plan:
-    """Prepare a program; done once, used for any number of runs."""
+    """The program made ready; done once a program, as long as it lives."""
+    found = _PLANS.get(program)
+    if found is None:
+        found = _PLANS[program] = _prepare(program)
+    return found
+
+
+def _prepare(program: Program) -> Plan:
     order = {program.input.name: -1, **{p.name: i for i, p in enumerate(program.populations)}}
     stages = tuple(
         Stage(
@@ -60,7 +87,7 @@ def plan(program: Program) -> Plan:
         for population in program.populations
     )
     stepwise = any(order[s.source] >= order[s.target] for s in program.synapses)
-    return Plan(program, stages, stepwise, max((s.delay for s in program.synapses), default=0))
+    return Plan(stages, stepwise, max((s.delay for s in program.synapses), default=0))
 
 
 def to_inner(values: Array, shape: Shape) -> Array:
@@ -90,126 +117,165 @@ def _packed(weights: Array, step: int) -> Array:
     """Weights in units of the grid's step, as int8 where they fit (they do on every mixed-sign grid)."""
     units = weights // step
     small = units.min(initial=0) >= -128 and units.max(initial=0) <= 127
-    return np.ascontiguousarray(units.astype(np.int8 if small else np.int16))
+    return units.astype(np.int8 if small else np.int16)
+
+
+def _padded(values: Array) -> Array:
+    """The last axis filled up with zeros to a multiple of :data:`deploy.simulator.kernels.LANES`."""
+    missing = -values.shape[-1] % kernels.LANES
+    return np.ascontiguousarray(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]))
 
 
 def _dense_block(program: Program, dense: Dense, graded: bool) -> Block:
     source, target = program.node(dense.source), program.node(dense.target)
-    outgoing = to_inner(dense.weights.astype(np.int32), source.shape).T  # [n_in, n_out]
-    outgoing = np.ascontiguousarray(to_inner(outgoing, target.shape))
     step = fp.weight_step(dense.weight_bits, dense.sign_mode)
-    weights = _packed(outgoing, step)
-    fanout = np.count_nonzero(outgoing, axis=1).astype(np.int32)
-    as_float = outgoing.astype(np.float32)
-    largest = int(np.abs(weights.astype(np.int32)).max(initial=1)) or 1
-    rows = max(INT16_MAX // largest, 1)
-    sparse = kernels.dense_graded if graded else kernels.dense_events
+    outgoing = to_inner(_packed(dense.weights, step), source.shape).T  # [n_in, n_out]
+    weights = _padded(to_inner(outgoing, target.shape))
+    fanout = np.count_nonzero(weights, axis=1).astype(np.int32)
+    largest = max(int(weights.max(initial=0)), -int(weights.min(initial=0)), 1)
 
-    def add(given: Array, first: int, sums: Array, synops: Array) -> None:
-        start = first - dense.delay
-        window = given[:, max(start, 0) : max(start + sums.shape[1], 0)]
-        if window.size and np.count_nonzero(window) > DENSE_FROM_ACTIVITY * window.size:
-            skipped = sums.shape[1] - window.shape[1]
-            _add_by_blas(window, as_float, fanout, dense.weight_exp, sums[:, skipped:], synops[:, skipped:])
-        else:
-            sparse(given, weights, fanout, step, dense.weight_exp, rows, dense.delay, first, sums, synops)
+    def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
+        kernels.dense_events(
+            given, weights, fanout, step, dense.weight_exp, INT16_MAX // largest, graded, dense.delay, first, fresh,
+            sums, synops,
+        )  # fmt: skip
 
     return Block(dense.source, dense.delay, add)
-
-
-def _add_by_blas(window: Array, weights: Array, fanout: Array, exponent: int, sums: Array, synops: Array) -> None:
-    """Sums by a float32 matrix product: exact, because a Program bounds every partial sum by 2^23 < 2^24."""
-    product = window.reshape(-1, window.shape[2]).astype(np.float32) @ weights
-    integers = product.astype(np.int32)
-    shifted = integers << exponent if exponent > 0 else integers >> -exponent
-    sums += shifted.reshape(sums.shape)
-    synops += (window != 0) @ fanout.astype(np.int64)
 
 
 def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
     shape = program.node(conv.source).shape
     out = conv.output_shape(shape)
     step = fp.weight_step(conv.weight_bits, conv.sign_mode)
-    tables = scatter_tables(conv, shape, out)
-    weights = _by_input_channel(conv, step)[:, :, tables.tap_order]
-    weights = np.ascontiguousarray(weights.reshape(*weights.shape[:2], -1))
+    tables = scatter(conv, shape, out, step)
     units = np.abs(conv.weights.astype(np.int64) // step).reshape(out[0], -1).sum(axis=1).max(initial=0)
     register = np.int16 if units <= INT16_MAX and not graded else np.int32
     fanout = np.ascontiguousarray(to_inner(_conv_fanout(conv, shape, out).reshape(-1), shape))
 
-    def add(given: Array, first: int, sums: Array, synops: Array) -> None:
-        scratch = np.empty(sums.shape[2], register)
+    def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
         kernels.conv_events(
-            given, weights, tables.place, tables.rows, tables.row_start, tables.runs, tables.run_start,
-            out[2], out[0], out[0] // conv.groups, graded, scratch, fanout, step, conv.weight_exp, conv.delay, first,
-            sums, synops,
+            given, tables.weights, shape[0], site_multiplier(shape), tables.group, tables.sites, tables.shape, graded,
+            np.zeros(tables.canvas, register), fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
         )  # fmt: skip
 
     return Block(conv.source, conv.delay, add)
 
 
+def site_multiplier(shape: Shape) -> int:
+    """``m`` with ``(i * m) >> SITE_SHIFT == i // C`` for every ``i < C * H * W``, within 64 bits.
+
+    ``m = ceil(2^40 / C)`` exceeds the quotient by less than 1, so the result is exact while ``i < 2^40`` / C, and
+    ``i * m < 2^64`` while H * W < 2^23: far beyond any image of :class:`deploy.program.Program`.
+    """
+    return -(-(1 << kernels.SITE_SHIFT) // shape[0])
+
+
 @dataclass(frozen=True, eq=False)
-class ScatterTables:
-    """Where an input pixel's events go; see :func:`deploy.simulator.kernels.conv_events`."""
+class Scatter:
+    """Where an input pixel's events go; see :func:`deploy.simulator.kernels.conv_events` for the arrays."""
 
-    place: npt.NDArray[np.int32]
-    tap_order: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int32]
-    row_start: npt.NDArray[np.int32]
-    runs: npt.NDArray[np.int32]
-    run_start: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.int16]
+    group: npt.NDArray[np.int32]
+    sites: npt.NDArray[np.int32]
+    shape: npt.NDArray[np.int64]
+    canvas: tuple[int, int, int]
 
 
-def scatter_tables(conv: Conv, shape: Shape, out: Shape) -> ScatterTables:
+@dataclass(frozen=True)
+class _Axis:
+    """How one axis of a convolution lands: the taps of a phase reach one input position together.
+
+    Attributes:
+        phases: For each phase (``(position + padding) mod stride``) its taps, those that land lowest first.
+        gap: Distance at which neighbouring taps of a phase land.
+        first: For each input position, where the first tap of its phase lands (may be beside the output).
+        size: Length of the output.
+    """
+
+    phases: tuple[tuple[int, ...], ...]
+    gap: int
+    first: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, conv: Conv, axis: int, side: int, size: int) -> _Axis:
+        stride, padding, dilation = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
+        taps = range(conv.weights.shape[2 + axis] - 1, -1, -1)
+        phases = tuple(tuple(k for k in taps if k * dilation % stride == phase) for phase in range(stride))
+        reached = [(at + padding, phases[(at + padding) % stride]) for at in range(side)]
+        first = tuple((top - found[0] * dilation) // stride if found else 0 for top, found in reached)
+        return cls(phases, dilation // gcd(dilation, stride), first, size)
+
+    def phase(self, position: int, padding: int) -> int:
+        """The phase of an input position."""
+        return (position + padding) % len(self.phases)
+
+    def inside(self, position: int, taps: int) -> tuple[int, int]:
+        """Of the taps that reach a position: the first that lands inside the output, and how many do."""
+        landings = [self.first[position] + self.gap * k for k in range(taps)]
+        kept = [k for k, at in enumerate(landings) if 0 <= at < self.size]
+        return (kept[0], len(kept)) if kept else (0, 0)
+
+
+def scatter(conv: Conv, shape: Shape, out: Shape, step: int) -> Scatter:
     """Tables for a source of shape ``(C, H, W)`` and a target of shape ``(O, H', W')``.
 
-    Along x, taps ``kx`` with the same ``kx * dilation mod stride`` reach one pixel together, at outputs one apart when
-    they are ``stride / gcd`` taps apart; ordered by that phase, then downward, a pixel's taps form one run or a few.
+    Weights are laid out ``[C, kernel rows by phase, phases along x, taps of a phase, output channels]``: what an event
+    adds in one output row lies together. Rows are exact; along x every phase has as many taps as the longest (zeros
+    where there are none), and the canvas is as wide as the farthest of them.
     """
-    channels, height, width = shape
-    y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
-    taps = np.arange(conv.weights.shape[3])
-    tap_order = np.lexsort((-taps, taps * conv.dilation[1] % conv.stride[1]))
-    pairs = [_landings(conv, 0, row, range(conv.weights.shape[2]), out[1]) for row in range(height)]
-    order = tap_order.tolist()
-    runs = [_runs(_landings(conv, 1, column, order, out[2]), conv.groups == 1) for column in range(width)]
-    return ScatterTables(
-        place=np.stack([y, x, c], axis=-1).reshape(-1, 3).astype(np.int32),
-        tap_order=tap_order,
-        rows=_table([(conv_row, out_row) for row in pairs for conv_row, out_row in row], 2),
-        row_start=_starts(pairs),
-        runs=_table([run for column in runs for run in column], 3),
-        run_start=_starts(runs),
+    rows, columns = (_Axis.of(conv, axis, shape[1 + axis], out[1 + axis]) for axis in (0, 1))
+    taps = max(len(phase) for phase in columns.phases)
+    weights = _by_phase(conv, rows, columns, taps, step)
+    lanes = weights.shape[4]
+    left = max(0, -min(columns.first))
+    width = left + max(out[2], max(columns.first) + columns.gap * (taps - 1) + 1)
+    merged = columns.gap == 1 and conv.groups == 1
+    run = lanes * taps if merged else lanes
+    per_row, canvas_row = weights[0, 0].size, width * lanes * conv.groups
+    sites = _sites(conv, rows, columns, (per_row, weights[0, 0, 0].size), (canvas_row, lanes * conv.groups, left))
+    geometry = [
+        weights[0].size, per_row, canvas_row * rows.gap, 1 if merged else taps, run, columns.gap * lanes * conv.groups,
+        out[1], out[2], out[0] // conv.groups, conv.groups, left,
+    ]  # fmt: skip
+    return Scatter(
+        weights.reshape(-1),
+        (np.arange(shape[0]) // conv.weights.shape[1] * lanes).astype(np.int32),
+        sites,
+        np.array(geometry, np.int64),
+        (out[1], width, lanes * conv.groups),
     )
 
 
-def _landings(conv: Conv, axis: int, at: int, taps: Sequence[int], side: int) -> list[tuple[int, int]]:
-    """(position in ``taps``, output position) of every tap that carries input position ``at`` to an output."""
-    found = []
-    for position, tap in enumerate(taps):
-        target, rest = divmod(at + conv.padding[axis] - tap * conv.dilation[axis], conv.stride[axis])
-        if rest == 0 and 0 <= target < side:
-            found.append((position, target))
-    return found
+def _by_phase(conv: Conv, rows: _Axis, columns: _Axis, taps: int, step: int) -> npt.NDArray[np.int16]:
+    """``[C, kernel rows by phase, phases along x, taps, O/groups]``; channels padded where that costs little."""
+    weights = _by_input_channel(conv, step)
+    if conv.groups == 1 or weights.shape[3] >= kernels.LANES // 2:
+        weights = _padded(weights)
+    order = [tap for phase in rows.phases for tap in phase]
+    made = np.zeros((weights.shape[0], len(order), len(columns.phases), taps, weights.shape[3]), np.int16)
+    for at, phase in enumerate(columns.phases):
+        if phase:
+            made[:, :, at, : len(phase)] = weights[:, order][:, :, list(phase)]
+    return made
 
 
-def _runs(landings: list[tuple[int, int]], mergeable: bool) -> list[tuple[int, int, int]]:
-    """(first tap, first output, taps): neighbours in both joined, where output channels of all groups lie together."""
-    runs: list[tuple[int, int, int]] = []
-    for tap, target in landings:
-        if mergeable and runs and (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]) == (tap, target):
-            runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
-        else:
-            runs.append((tap, target, 1))
-    return runs
-
-
-def _table(entries: list[tuple[int, ...]], columns: int) -> npt.NDArray[np.int32]:
-    return np.array(entries, dtype=np.int32).reshape(-1, columns)
-
-
-def _starts(lists: Sequence[Sequence[object]]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum([len(entries) for entries in lists])]).astype(np.int32)
+def _sites(
+    conv: Conv, rows: _Axis, columns: _Axis, weight_strides: tuple[int, int], canvas: tuple[int, int, int]
+) -> npt.NDArray[np.int32]:
+    """int32 ``[H*W, 3]``: cell of the first run, place of its weights, rows; see the kernel."""
+    (per_row, per_phase), (canvas_row, cell, left) = weight_strides, canvas
+    starts = np.concatenate([[0], np.cumsum([len(phase) for phase in rows.phases])])
+    down, across = [], []
+    for y in range(len(rows.first)):
+        phase = rows.phase(y, conv.padding[0])
+        tap, count = rows.inside(y, len(rows.phases[phase]))
+        landing = rows.first[y] + rows.gap * tap if count else 0
+        down.append((landing * canvas_row, (int(starts[phase]) + tap) * per_row, count))
+    for x in range(len(columns.first)):
+        across.append(((columns.first[x] + left) * cell, columns.phase(x, conv.padding[1]) * per_phase, 0))
+    sites = np.array(down)[:, None] + np.array(across)[None]
+    return np.ascontiguousarray(sites.reshape(-1, 3).astype(np.int32))
 
 
 def _by_input_channel(conv: Conv, step: int) -> npt.NDArray[np.int16]:

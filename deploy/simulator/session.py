@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.program import Program
-from deploy.simulator.engine import advance, fresh_buffers
+from deploy.simulator.advance import advance
+from deploy.simulator.buffers import Workspace, at_rest
 from deploy.simulator.plan import plan, to_inner, to_outer
 from deploy.spikes import stimulus
 
@@ -28,9 +29,9 @@ class Session:
     def reset(self) -> None:
         """Back to rest: u, v and every spike on its way are zero."""
         values = np.zeros((self._batch, self._history, self.program.input.size), np.uint8)
-        self._buffers = fresh_buffers(self.program, values, self._history)
-        for population in self.program.populations:
-            self._buffers.tallies[population.name] = np.zeros((5, self._batch, self._history), np.int64)
+        self._buffers = at_rest(self.program, Workspace(), values, self._history)
+        for spikes in self._buffers.spikes.values():
+            spikes.fill(0)
 
     def step(self, spikes_in: npt.ArrayLike) -> Array:
         """Advance one step.
