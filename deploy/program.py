@@ -283,28 +283,25 @@ class Program:
 
     Attributes:
         input: The one place where spikes enter.
-        populations: In an order in which every undelayed synapse goes forward; the last one is the output.
-        synapses: Each from the input or a population to a population.
+        populations: In an order in which every undelayed synapse goes forward.
+        synapses: Each from the input or a population to a population. All names of a program differ.
         meta: Plain facts that travel along (``steps``, ``encoding``, ``chip``, ``source`` digest ...).
+        answer: Name of the output population; empty: the last one.
     """
 
     input: Input
     populations: tuple[Population, ...]
     synapses: tuple[Synapse, ...]
     meta: dict[str, Any] = field(default_factory=dict)
+    answer: str = ""
 
     def __post_init__(self) -> None:
         _require(len(self.populations) > 0, "a program needs a population", "program", 0, "at least 1")
-        names = [self.input.name, *(p.name for p in self.populations)]
-        _require(len(set(names)) == len(names), "names repeat", "program", names, "unique names")
-        synapse_names = [s.name for s in self.synapses]
-        _require(
-            len(set(synapse_names)) == len(synapse_names),
-            "names repeat",
-            "synapses",
-            synapse_names,
-            "unique names",
-        )
+        names = [self.input.name, *(node.name for node in (*self.populations, *self.synapses))]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        _require(not repeated, "names repeat", "program", repeated, "a name of its own for each node and synapse block")
+        known = ["", *(p.name for p in self.populations)]
+        _require(self.answer in known, "the output is no population", "program", self.answer, known[1:])
         for synapse in self.synapses:
             self._check_ends(synapse)
         for population in self.populations:
@@ -382,10 +379,10 @@ class Program:
         """The synapse blocks that start at an input or population."""
         return tuple(s for s in self.synapses if s.source == name)
 
-    @property
+    @cached_property
     def output(self) -> Population:
         """The population whose spikes, or membranes where it does not spike, are the answer."""
-        return self.populations[-1]
+        return next((p for p in self.populations if p.name == self.answer), self.populations[-1])
 
     @property
     def steps(self) -> int | None:
@@ -456,7 +453,7 @@ class Program:
 def _pack(program: Program, *, with_meta: bool) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Split a program into a JSON header and its arrays, named ``<node>.<field>``."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    header: dict[str, Any] = {"schema": SCHEMA, "input": asdict(program.input)}
+    header: dict[str, Any] = {"schema": SCHEMA, "input": asdict(program.input), "answer": program.output.name}
     header["populations"] = [_pack_node(p, "bias_mant", arrays) for p in program.populations]
     header["synapses"] = [
         {"kind": type(s).__name__.lower(), **_pack_node(s, "weights", arrays)} for s in program.synapses
@@ -482,7 +479,7 @@ def _unpack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], where: 
             Population(**_tuples(p), bias_mant=arrays[f"{p['name']}.bias_mant"]) for p in header["populations"]
         )
         synapses = tuple(_unpack_synapse(dict(s), arrays) for s in header["synapses"])
-        return Program(source, populations, synapses, dict(header.get("meta", {})))
+        return Program(source, populations, synapses, dict(header.get("meta", {})), str(header.get("answer", "")))
     except (KeyError, TypeError) as error:
         raise ProgramError(
             "the program file is damaged",

@@ -93,7 +93,8 @@ class _Maker:
         for index in range(layers):
             previous = self.layer(index, previous, source, images + layers)
         self.feedback()
-        return Program(source, tuple(self.populations), tuple(self.synapses), {})
+        answer = "" if rng.random() < 0.8 else str(rng.choice([p.name for p in self.populations]))
+        return Program(source, tuple(self.populations), tuple(self.synapses), {}, answer)
 
     def image(self, index: int, previous: Input | Population, count: int) -> Population:
         """A population reached by a convolution, now and then also by a loop of its own."""

@@ -104,6 +104,8 @@ def test_every_integer_counts_in_the_digest() -> None:
         (lambda: program(dense(target="in")), "unknown target"),
         (lambda: program(dense(weights=np.full((3, 5), 2))), "shapes do not meet"),
         (lambda: program(dense(), dense()), "names repeat"),
+        (lambda: program(dense(name="out")), "names repeat"),
+        (lambda: replace(program(), answer="in"), "the output is no population"),
         (lambda: program(dense(), dense(name="r", source="out", weights=np.full((3, 3), 2))), "a cycle without delay"),
         (lambda: Program(Input("in", (4,)), (), ()), "needs a population"),
         (lambda: Program(Input("in", (4,)), (population(), population("b")), (dense(),)), "nothing reaches"),
@@ -138,6 +140,17 @@ def conv(**changes: object) -> Conv:
 def test_convolutions_that_do_not_fit_are_refused(make, message: str) -> None:  # noqa: ANN001
     with pytest.raises(ProgramError, match=message):
         make()
+
+
+def test_the_output_may_be_any_population(tmp_path: Path) -> None:
+    first, second = population("first", (4,)), population("second", (3,))
+    blocks = (dense(name="a", target="first", weights=np.full((4, 4), 2)), dense(name="b", target="second"))
+    made = Program(Input("in", (4,)), (first, second), blocks)
+    other = replace(made, answer="first")
+    assert (made.output.name, other.output.name) == ("second", "first")
+    assert made.digest == replace(made, answer="second").digest != other.digest
+    other.save(tmp_path / "p.npz")
+    assert Program.load(tmp_path / "p.npz").output.name == "first"
 
 
 def test_depth_is_the_longest_undelayed_path() -> None:
@@ -184,6 +197,7 @@ def test_files_of_the_first_schema_are_still_read(tmp_path: Path) -> None:
         arrays = {name: archive[name] for name in archive.files}
     header = json.loads(bytes(arrays.pop("header")))
     header["schema"] = 1
+    del header["answer"]
     for entry in header["populations"]:
         del entry["refractory"], entry["spiking"]
     assert Program.load(save_raw(tmp_path / "then.npz", header, **arrays)).digest == program().digest
