@@ -1,98 +1,152 @@
-"""Quantized student -> NIR: a file any tool can run, from which the chip's integers come back exactly.
+"""Networks -> NIR: a file any tool can run; of a quantized one the chip's integers come back exactly.
 
-The file's network takes what the chip takes: the encoded integers (``0 .. levels``), not images in 0..1. Its floats
-mean the same network as the integers; the grid they lie on travels in each node's metadata.
+The file's network takes what the chip takes: the encoded integers (``0 .. levels``), not images in 0..1. Of a quantized
+student its floats mean the same network as the integers, and the grid they lie on travels in each node's metadata. A
+float student is written with its norms folded and without a grid.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from deploy import graph as nir
 from deploy.graph.discrete import LifParameters, neuron_from_steps
-from neurokd.quantized import QuantizedLayer, QuantizedNetwork, effective_bias, pair
+from deploy.graph.quantization import Encoding
+from neurokd.network import SpikingNetwork
+from neurokd.network_layers import SpikingLayer
+from neurokd.neurons import CubaLIF
+from neurokd.quantized import QuantizedLayer, QuantizedNetwork, geometry_of
+from neurokd.spec import Block
 
-DT = 1e-4  # seconds a step; what snntorch writes and other importers assume
+FloatArray = npt.NDArray[np.float64]
+DT: Final = 1e-4  # seconds a step; what snntorch writes and other importers assume
 
 
-def to_graph(network: QuantizedNetwork, encoding: str = "direct") -> nir.Graph:
+@dataclass(frozen=True)
+class _Layer:
+    """One layer as the file holds it; everything float64, on integer input.
+
+    Attributes:
+        geometry: Of a convolution; None in a dense layer.
+        weight: Of the synapse's shape, behind an average pool where there is one.
+        bias: ``[C]``, added to the membrane at each step.
+        alpha: None in a plain LIF. Parameters of the neurons are numbers, or broadcast to their shape.
+    """
+
+    block: Block
+    geometry: dict[str, Any] | None
+    weight: Tensor
+    bias: Tensor
+    alpha: float | Tensor | None
+    beta: float | Tensor
+    threshold: float | Tensor
+    synapse_grid: nir.SynapseGrid | None = None
+    neuron_grid: nir.NeuronGrid | None = None
+
+
+def to_graph(network: SpikingNetwork | QuantizedNetwork, encoding: Encoding = "direct") -> nir.Graph:
     """The network as a graph: input, per layer weights and neurons (pool and flatten before them where needed), output.
 
     Args:
-        network: A student on the chip's integers.
+        network: A student on the chip's integers, or a float one (as in evaluation).
         encoding: ``direct``, ``rate`` or ``latency``: how its input was encoded.
+
+    Raises:
+        GraphError: an unknown encoding.
     """
-    shape = tuple(network.spec.input_shape)
-    nodes: list[nir.Node] = [nir.Input("input", shape)]
-    for layer in network.quantized_layers():
-        nodes += _layer_nodes(layer, shape)
-        shape = tuple(layer.block.out_shape)
-    nodes.append(nir.Output("output", shape))
+    chip = network.chip if isinstance(network, QuantizedNetwork) else None
+    settings = nir.RunSettings(network.steps, encoding, network.input_bits, chip)
+    nodes: list[nir.Node] = [nir.Input("input", network.spec.input_shape)]
+    for layer in _layers(network):
+        nodes += _nodes(layer)
+    nodes.append(nir.Output("output", network.spec.shapes()[-1]))
     names = [node.name for node in nodes]
-    settings = nir.RunSettings(
-        steps=network.steps,
-        encoding=encoding,
-        input_bits=network.input_bits,
-        chip=network.chip,  # type: ignore[arg-type]
-    )
     return nir.Graph(tuple(nodes), tuple(zip(names[:-1], names[1:], strict=True)), DT, "zero", settings)
 
 
-def export(network: QuantizedNetwork, path: str | Path, encoding: str = "direct") -> nir.Graph:
+def export(
+    network: SpikingNetwork | QuantizedNetwork, path: str | Path, encoding: Encoding = "direct"
+) -> nir.Graph:  # fmt: skip
     """Write ``path`` (``.nir``), atomically, and give back the graph that was written.
 
     Raises:
         FileError: the folder is not writable or the disk is full.
+        GraphError: an unknown encoding.
     """
     graph = to_graph(network, encoding)
     nir.write(graph, path)
     return graph
 
 
-def _layer_nodes(layer: QuantizedLayer, arriving: tuple[int, ...]) -> list[nir.Node]:
-    nodes: list[nir.Node] = []
-    if layer.pool is not None:
-        kernel, stride = pair(layer.pool.kernel_size), pair(layer.pool.stride)
-        nodes.append(nir.AvgPool2d(f"{layer.name}_pool", kernel, stride, pair(layer.pool.padding)))
-    if layer.synapse is None and len(arriving) > 1:
-        nodes.append(nir.Flatten(f"{layer.name}_flatten", 0, -1))
+def _layers(network: SpikingNetwork | QuantizedNetwork) -> Sequence[_Layer]:
+    if isinstance(network, QuantizedNetwork):
+        return [_quantized(layer) for layer in network.quantized_layers()]
+    levels = [(1 << network.input_bits) - 1, *[1] * (len(network.layers) - 1)]
+    return [_float(layer, level) for layer, level in zip(network.spiking_layers(), levels, strict=True)]
+
+
+def _quantized(layer: QuantizedLayer) -> _Layer:
+    grid, pool = layer.grid, layer.block.pool
+    window = 1 if pool is None else math.prod(pool.kernel)
+    weight = layer.integer_weights().detach().double() * (grid.scale * 2.0**grid.weight_exp * window)
+    return _Layer(
+        layer.block, layer.geometry, weight, layer.integer_biases() * grid.bias_unit,
+        grid.alpha if layer.cuba else None, grid.beta, grid.threshold,
+        nir.SynapseGrid(grid.weight_exp, grid.weight_bits, grid.sign_mode), nir.NeuronGrid(grid.scale),
+    )  # fmt: skip
+
+
+def _float(layer: SpikingLayer, levels: int) -> _Layer:
+    weight, bias = layer.folded()
+    neuron = layer.neuron
+    alpha = neuron.alpha if isinstance(neuron, CubaLIF) else None
+    return _Layer(
+        layer.block, geometry_of(layer.synapse), weight / levels, bias, alpha, neuron.beta, neuron.threshold
+    )  # fmt: skip
+
+
+def _nodes(layer: _Layer) -> list[nir.Node]:
+    block, nodes = layer.block, list[nir.Node]()
+    if block.pool is not None:
+        nodes.append(nir.AvgPool2d(f"{block.name}_pool", block.pool.kernel, block.pool.stride, block.pool.padding))
+    if layer.geometry is None and len(block.in_shape) > 1:
+        nodes.append(nir.Flatten(f"{block.name}_flatten", 0, -1))
     return [*nodes, _synapse(layer), _neuron(layer)]
 
 
-def _synapse(layer: QuantizedLayer) -> nir.Node:
-    grid = layer.grid
-    windows = 1 if layer.pool is None else int(np.prod(pair(layer.pool.kernel_size)))
-    weight = layer.weights().detach().double().numpy() * (grid.scale * 2.0**grid.weight_exp * windows)
-    bias = None if layer.cuba else _float_bias(layer)
-    stated = nir.SynapseGrid(grid.weight_exp, grid.weight_bits, grid.sign_mode)
-    name = f"{layer.name}_weights"
-    if layer.synapse is None:
-        return nir.Affine(name, weight, bias, quantization=stated)
-    return nir.Conv2d(name, weight, bias, **layer.synapse, quantization=stated)
+def _synapse(layer: _Layer) -> nir.Node:
+    bias = layer.bias.numpy() if layer.alpha is None and bool(layer.bias.any()) else None
+    common: dict[str, Any] = {"bias": bias, "quantization": layer.synapse_grid}
+    name, weight = f"{layer.block.name}_weights", layer.weight.numpy()
+    if layer.geometry is None:
+        return nir.Affine(name, weight, **common)
+    return nir.Conv2d(name, weight, **layer.geometry, **common)
 
 
-def _float_bias(layer: QuantizedLayer) -> np.ndarray | None:
-    bias: np.ndarray = (effective_bias(layer.biases()) * (layer.grid.scale / 64.0)).numpy()
-    return bias if bias.any() else None
-
-
-def _neuron(layer: QuantizedLayer) -> nir.Node:
-    grid = layer.grid
-    shape = tuple(layer.block.out_shape)
-    leak = torch.zeros(shape, dtype=torch.float64)
-    if layer.cuba:
-        per_channel = effective_bias(layer.biases()) * (grid.scale / 64.0)
-        leak = per_channel.view(-1, *[1] * (len(shape) - 1)).expand(shape).clone()
-    ones = np.ones(shape)
+def _neuron(layer: _Layer) -> nir.Node:
+    shape = layer.block.out_shape
+    per_channel = layer.bias.view(-1, *[1] * (len(shape) - 1))
     parameters = LifParameters(
-        beta=ones * (1.0 - grid.dv / 4096.0),
-        alpha=ones * (1.0 - (grid.du + 1) / 4096.0) if layer.cuba else None,
-        gain=ones,
-        leak_bias=leak.numpy(),
-        threshold=ones * (grid.vth * grid.scale),
+        beta=_spread(layer.beta, shape),
+        alpha=None if layer.alpha is None else _spread(layer.alpha, shape),
+        gain=np.ones(shape),
+        leak_bias=_spread(0.0 if layer.alpha is None else per_channel, shape),
+        threshold=_spread(layer.threshold, shape),
         v_reset=np.zeros(shape),
     )
-    return neuron_from_steps(layer.name, parameters, DT, nir.NeuronGrid(grid.scale))
+    return neuron_from_steps(layer.block.name, parameters, DT, layer.neuron_grid)
+
+
+def _spread(value: float | Tensor, shape: tuple[int, ...]) -> FloatArray:
+    """One float64 a neuron."""
+    array: FloatArray = torch.as_tensor(value, dtype=torch.float64).detach().expand(shape).numpy()
+    return array

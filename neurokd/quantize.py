@@ -2,25 +2,100 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from deploy.chip import Chip
-from deploy.errors import CheckpointError
+from deploy.chip import Chip, load_chip
+from deploy.errors import CheckpointError, ConfigError, ModuleError, ProgramError, TrainingError
+from deploy.lower import lower
 from neurokd import checkpoint, losses
 from neurokd.config import Config, QuantizeConfig, StageConfig
 from neurokd.data import Dataset
+from neurokd.dead import DeadLayer, DeadLayerWarning, dead_layers
 from neurokd.encoding import Encoding
+from neurokd.export import to_graph
 from neurokd.feed import Feed
+from neurokd.layer_grid import LayerGrid
 from neurokd.loop import FitResult, fit
-from neurokd.network import SpikingNetwork, build
+from neurokd.network import SpikingNetwork
+from neurokd.network_layers import SpikingLayer
+from neurokd.neurons import CubaLIF
 from neurokd.progress import Progress
-from neurokd.quantized import QuantizedNetwork, to_integers
+from neurokd.quantized import QuantizedNetwork
 from neurokd.satcache import SatCache
-from neurokd.scales import LayerGrid, ScaleSearch
+from neurokd.scales import ScaleSearch, choose_grid
+
+WeightBits = int | Mapping[str, int] | None
+
+
+def to_integers(
+    network: SpikingNetwork, chip: Chip | str = "loihi2", *, weight_bits: WeightBits = None, search: ScaleSearch = "mse"
+) -> QuantizedNetwork:
+    """Put a float student on the chip's grid (post-training quantization; the start of fine-tuning).
+
+    Args:
+        network: Trained student; it stays as it is.
+        chip: Chip or its name; widths come from its file.
+        weight_bits: For all layers, or by layer name; the chip's widest where not given.
+        search: See :func:`neurokd.scales.choose_grid`.
+
+    Raises:
+        ConfigError, TrainingError, ModuleError: what cannot be represented, with the layer and the number.
+        UnsupportedNode, ProgramError, RuleError: what lowering would refuse: pools that do not fold, rules of the chip.
+    """
+    target = chip if isinstance(chip, Chip) else load_chip(chip)
+    layers, widths = network.spiking_layers(), _widths(network, weight_bits, target)
+    units = [1.0 / ((1 << network.input_bits) - 1), *[1.0] * (len(layers) - 1)]
+    grids = {
+        layer.name: _grid_of(layer, unit, widths[layer.name], target, search)
+        for layer, unit in zip(layers, units, strict=True)
+    }
+    quantized = QuantizedNetwork(network, grids, target.name)
+    quantized.check_exact()
+    lower(to_graph(quantized), target)
+    return quantized.train(network.training)
+
+
+def _widths(network: SpikingNetwork, given: WeightBits, chip: Chip) -> dict[str, int]:
+    names = [layer.name for layer in network.spiking_layers()]
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(names, chip.formats.weight_bits if given is None else given)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise ConfigError(
+            "there is no layer of this name", where="weight_bits", got=", ".join(unknown), allowed=", ".join(names)
+        )
+    return {name: given.get(name, chip.formats.weight_bits) for name in names}
+
+
+def _grid_of(layer: SpikingLayer, unit: float, bits: int, chip: Chip, search: ScaleSearch) -> LayerGrid:
+    weight, bias = layer.folded()
+    neuron, pool = layer.neuron, layer.block.pool
+    return choose_grid(
+        layer.name, weight, bias,
+        threshold=_one(layer, "threshold", neuron.threshold), beta=_one(layer, "beta", neuron.beta),
+        alpha=_one(layer, "alpha", neuron.alpha) if isinstance(neuron, CubaLIF) else None,
+        unit=unit if pool is None else unit / math.prod(pool.kernel), chip=chip, weight_bits=bits, search=search,
+    )  # fmt: skip
+
+
+def _one(layer: SpikingLayer, what: str, value: Tensor) -> float:
+    """The one value all neurons of a layer share."""
+    values = value.detach().double().flatten()
+    if not bool((values == values[0]).all()):
+        raise ModuleError(
+            f"the {what} differs between the neurons of one layer",
+            where=f"layer {layer.name}",
+            got=f"{float(values.min()):g}..{float(values.max()):g}",
+            allowed="one value a layer, as a population on the chip has",
+            next_step=f"train with one shared {what}, or split the layer",
+        )
+    return float(values[0])
 
 
 def fine_tune(
@@ -31,7 +106,7 @@ def fine_tune(
     *,
     teacher_sats: SatCache | None = None,
     chip: Chip | str = "loihi2",
-    weight_bits: int | Mapping[str, int] = 8,
+    weight_bits: WeightBits = None,
     search: ScaleSearch = "mse",
     checkpoint_dir: str | Path | None = None,
     seed: int = 0,
@@ -39,30 +114,70 @@ def fine_tune(
 ) -> tuple[QuantizedNetwork, FitResult]:
     """Put a trained student on the chip's integers and train it there.
 
-    Every forward pass is the chip's arithmetic, so the accuracy that training reports is the chip's.
+    Every forward pass is the chip's arithmetic, so the accuracy that training reports is the chip's. A layer that never
+    spikes on the validation images is a :class:`DeadLayerWarning`, and where it is still dead at the end a note of the
+    network.
 
     Args:
         student: A trained float student; it stays as it is.
+        data: Train, validation and test splits.
+        encoding: How images become spikes; its levels are the student's.
         stage: Epochs, batch, learning rate; its ``loss`` text names the losses, SAT losses included.
         teacher_sats: The teacher's SAT for the training split, where the loss needs one.
         chip: Whose widths apply.
-        weight_bits: For all layers, or by layer name.
+        weight_bits: For all layers, or by layer name; the chip's widest where not given.
+        search: See :func:`neurokd.scales.choose_grid`.
         checkpoint_dir: Folder for resumable state.
+        seed: Seed of everything random.
+        progress: Called with :class:`ProgressEvent`.
 
     Returns:
         The quantized student and the figures of its training.
 
     Raises:
-        TrainingError: what the chip cannot represent, a dead layer, or training trouble.
+        TrainingError: what the chip cannot represent, weights that grew until a sum could leave the accumulator, or
+            training trouble.
         ConfigError: the chip lacks the width, or an unknown loss.
+        ModuleError, UnsupportedNode, ProgramError, RuleError: as :func:`to_integers`.
     """
     network = to_integers(student, chip, weight_bits=weight_bits, search=search)
-    terms = losses.parse_loss(stage.loss)
+    _check_trainable(network, encoding)
+    terms, seen = losses.parse_loss(stage.loss), Feed(data.validation, encoding)
+    _warn(dead_layers(network, seen), "before fine-tuning")
     result = fit(
         network, data, encoding, stage, loss_terms=terms, teacher_sats=teacher_sats, checkpoint_dir=checkpoint_dir,
         seed=seed, progress=progress, name="quantize",
     )  # fmt: skip
+    lower(to_graph(network), chip)
+    dead = dead_layers(network, seen)
+    _warn(dead, "after fine-tuning")
+    network.options["notes"] = [*network.notes, *map(str, dead)]
     return network, result
+
+
+def _warn(dead: list[DeadLayer], when: str) -> None:
+    for layer in dead:
+        warnings.warn(f"{when}: {layer}", DeadLayerWarning, stacklevel=3)
+
+
+def _check_trainable(network: QuantizedNetwork, encoding: Encoding) -> None:
+    if encoding.levels != network.levels:
+        raise TrainingError(
+            "the encoding is not the one the student was trained with",
+            where="encoding",
+            got=f"integers up to {encoding.levels}",
+            allowed=f"up to {network.levels} ({network.input_bits} bits)",
+            next_step=f"set encoding.bits = {network.input_bits}, or build the student with other input_bits",
+        )
+    overlapping = [layer.name for layer in network.quantized_layers() if layer.windows_overlap]
+    if overlapping:
+        raise TrainingError(
+            "the pool's windows overlap: several weights meet on one pixel, and their sum may leave the chip's grid",
+            where=f"layer {overlapping[0]}",
+            got=f"pool {next(x.block.pool for x in network.quantized_layers() if x.name == overlapping[0])}",
+            allowed="windows side by side (stride at least the kernel)",
+            next_step="train the student with such a pool, or quantize without fine-tuning",
+        )
 
 
 def quantize(
@@ -71,7 +186,7 @@ def quantize(
     data: Dataset | None = None,
     *,
     chip: Chip | str = "loihi2",
-    weight_bits: int | Mapping[str, int] = 8,
+    weight_bits: WeightBits = None,
     search: ScaleSearch = "mse",
     encoding: Encoding | None = None,
     stage: StageConfig | None = None,
@@ -86,10 +201,18 @@ def quantize(
         student: A trained float student.
         teacher: Frozen teacher; without one the loss is cross-entropy.
         data: Without data the weights are rounded and nothing is trained (post-training quantization).
+        chip: Whose widths apply.
+        weight_bits: For all layers, or by layer name; the chip's widest where not given.
+        search: See :func:`neurokd.scales.choose_grid`.
+        encoding: The student's own direct encoding when absent.
+        stage: The data set's tuned stage when absent.
+        out: Folder for resumable state.
+        seed: Seed of everything random.
+        progress: Called with :class:`ProgressEvent`.
         **options: Single values of the stage: ``epochs=3, lr=2e-4, loss="sat-ce"``.
 
     Raises:
-        ConfigError, TrainingError, ModuleError: see :func:`fine_tune`.
+        ConfigError, TrainingError, ModuleError, UnsupportedNode, ProgramError, RuleError: see :func:`fine_tune`.
     """
     from neurokd.distill import teacher_sats
     from neurokd.train import encoding_of, with_options
@@ -118,23 +241,12 @@ def stage_of(config: QuantizeConfig, loss: str | None = None) -> StageConfig:
     )
 
 
-def dead_layers(network: QuantizedNetwork, feed: Feed) -> list[str]:
-    """Names of layers none of whose neurons spikes on any image of a feed."""
-    alive: set[str] = set()
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        for batch in feed.in_order():
-            steps = feed.encoding.steps if feed.encoding.kind == "direct" else None
-            out = network(batch.inputs, steps, record=True)
-            assert isinstance(out, tuple)
-            alive |= {name for name, spikes in out[1].items() if bool(spikes.any())}
-    network.train(was_training)
-    return [layer.name for layer in network.quantized_layers() if layer.name not in alive]
-
-
 def save(path: str | Path, network: QuantizedNetwork, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a quantized student: latent weights, spec, options and every layer's grid, atomically."""
+    """Write a quantized student: latent weights, spec, options and every layer's grid, atomically.
+
+    Raises:
+        FileError: the folder cannot be written or the disk is full.
+    """
     grids = {name: grid.plain() for name, grid in network.grids.items()}
     info = {"spec": network.spec_text, "options": network.options, "chip": network.chip, "grids": grids}
     contents = checkpoint.Contents(dict(network.state_dict()), {**info, "extra": dict(extra or {})})
@@ -142,23 +254,23 @@ def save(path: str | Path, network: QuantizedNetwork, extra: Mapping[str, Any] |
 
 
 def load(path: str | Path) -> QuantizedNetwork:
-    """Read what :func:`save` wrote.
+    """Read what :func:`save` wrote; the network comes back in evaluation mode.
 
     Raises:
         CheckpointError: missing, damaged, or of another kind.
     """
     contents = checkpoint.read(path, checkpoint.QUANTIZED)
+    float_network = checkpoint.rebuild(contents.info, path)
     try:
-        grids = {name: LayerGrid(**grid) for name, grid in contents.info["grids"].items()}
-        float_network = build(contents.info["spec"], **contents.info["options"])
-        network = QuantizedNetwork(float_network, grids, contents.info["chip"])
-        network.load_state_dict(contents.tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+        grids = {str(name): LayerGrid(**grid) for name, grid in contents.info["grids"].items()}
+        network = QuantizedNetwork(float_network, grids, str(contents.info["chip"]))
+    except (AttributeError, TypeError, ProgramError, TrainingError) as error:
         raise CheckpointError(
-            "the checkpoint does not fit the network it describes",
+            "the checkpoint's grids are not those of its network",
             where=path,
-            got=f"{type(error).__name__}: {error}",
+            got=error,
             allowed="a file that `neurokd quantize` wrote",
             next_step="run `neurokd quantize` again",
         ) from error
+    checkpoint.put_weights(network, contents.tensors, path)  # type: ignore[arg-type]
     return network.eval()

@@ -7,16 +7,20 @@ With S the float value of one unit of synaptic sum and ``x_int = x / unit`` the 
     vth     threshold / S, a whole number by the choice of S
     bias    64 * b / S, rounded to a mantissa of 13 bits under one exponent
 
-``weight_exp`` is negative where it must be: a fine weight step with a graded input would put the threshold so high in
-the 24-bit state that strong inputs wrap. It leaves the threshold at :data:`LARGEST_VTH` or below, so that a current of
-64 thresholds still fits, and low enough for the largest bias.
+The search wants a weight step. Three things move it or the exponent:
+
+* no sum may leave the accumulator, whatever arrives, so the step grows until the largest possible sum leaves room for
+  the weights to grow (:data:`ROOM`);
+* a threshold below :data:`LEAST_VTH` would be rounded coarsely: ``weight_exp`` rises;
+* a threshold above :data:`LARGEST_VTH` would leave strong currents no room in the 24-bit state (2048 leaves 64
+  thresholds), and a bias its largest value: ``weight_exp`` falls.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,44 +28,21 @@ from torch import Tensor
 from deploy import fixed_point as fp
 from deploy.chip import Chip
 from deploy.errors import ConfigError, TrainingError
+from neurokd.grid import alpha_on_grid, on_grid
+from neurokd.layer_grid import LARGEST_BIAS, MEMORYLESS, LayerGrid, round_to_grid, worst_sum
 
 ScaleSearch = Literal["mse", "max", "percentile"]
-SEARCHES: Final = ("mse", "max", "percentile")
+SEARCHES: Final = get_args(ScaleSearch)
+LEAST_VTH: Final = 64
 LARGEST_VTH: Final = 2048
-_BIAS_LIMIT: Final = ((1 << (fp.BIAS_MANTISSA_BITS - 1)) - 1) << fp.BIAS_EXPONENT_MAX  # in 1/64 units
-_CANDIDATES: Final = 40
-
-
-@dataclass(frozen=True)
-class LayerGrid:
-    """The integers of one layer that fine-tuning does not change.
-
-    Attributes:
-        scale: S, the float value of one unit of synaptic sum.
-        unit: Float value of one unit of what arrives (1 for spikes, ``1 / levels`` for graded input), times the
-            pooling factor.
-        weight_exp, weight_bits, sign_mode: As on the chip.
-        vth: Threshold mantissa; ``threshold = vth * scale``.
-        du, dv: Decays 0..4095.
-    """
-
-    scale: float
-    unit: float
-    weight_exp: int
-    weight_bits: int
-    sign_mode: fp.SignMode
-    vth: int
-    du: int
-    dv: int
-
-    @property
-    def weight_unit(self) -> float:
-        """Float weight of one integer unit."""
-        return self.scale * 2.0**self.weight_exp / self.unit
-
-    def plain(self) -> dict[str, Any]:
-        """The fields as a plain dict."""
-        return asdict(self)
+#: Share of the accumulator that the first weights may fill: they can grow by a third before training has to stop.
+ROOM: Final = 0.75
+#: A grid more than this much coarser than the search asked for is refused: three of eight bits are lost by then.
+COARSEST: Final = 8.0
+PERCENTILE: Final = 0.999
+_COARSER: Final = 1.0905  # 2^(1/8)
+#: mse tries steps from the largest weight's down to a twentieth of it (outliers at 10 deviations, 2-bit grids).
+_CANDIDATES: Final[tuple[float, ...]] = tuple(0.05 ** (i / 60) for i in range(61))
 
 
 def choose_grid(
@@ -81,41 +62,96 @@ def choose_grid(
 
     Args:
         layer: Name, for errors.
-        weight: Folded float weights; bias: folded float biases.
+        weight: Folded float weights ``[out, ...]``; bias: folded float biases ``[out]``.
+        threshold: Of the membrane; beta: its decay; alpha: the current's, None in a plain LIF. Decays go to the
+            nearest the chip has (beta 0 to 1/4096, alpha 1 to 4095/4096).
         unit: See :class:`LayerGrid`.
+        chip: Whose widths apply.
+        weight_bits: Width of a weight.
         search: ``mse`` (least squared rounding and clipping error), ``max`` (nothing clipped) or ``percentile``
             (99.9 % of the weights unclipped).
 
     Raises:
         ConfigError: the chip does not have ``weight_bits``, or an unknown search.
-        TrainingError: the weights are all zero or not finite, or the bias fits no exponent.
+        TrainingError: the weights are all zero or not finite, the sums, the threshold or the bias fit no grid.
     """
-    if weight_bits not in chip.formats.weight_bits_allowed:
-        raise ConfigError(
-            f"{chip.title} has no synapses of this width",
-            where=f"layer {layer}, weight_bits",
-            got=weight_bits,
-            allowed=list(chip.formats.weight_bits_allowed),
-        )
-    if search not in SEARCHES:
-        raise ConfigError("unknown scale search", where="search", got=search, allowed=", ".join(SEARCHES))
-    _require_usable(layer, weight, bias)
-    step = _weight_step(weight.double(), weight_bits, search) * unit
-    exponent = _exponent(layer, step, threshold, float(bias.abs().max()), chip)
-    vth = max(1, round(threshold / step * 2.0**exponent))
-    return LayerGrid(
+    _check_choice(layer, weight_bits, search, chip)
+    _check_usable(layer, weight, bias)
+    start = _Start(layer, weight.double(), float(bias.abs().max()), threshold, unit, weight_bits, chip)
+    wanted = _weight_step(start.weight, weight_bits, search)
+    step = _roomy_step(start, wanted)
+    exponent = _exponent(start, step)
+    vth = math.floor(start.mantissa(step) * 2.0**exponent)  # down: a larger vth would clip the largest weights
+    _check_threshold(start, vth, step, exponent)
+    grid = LayerGrid(
         scale=threshold / vth,
         unit=unit,
         weight_exp=exponent,
         weight_bits=weight_bits,
         sign_mode="mixed",
         vth=vth,
-        du=(1 << fp.DECAY_BITS) - 1 if alpha is None else fp.decay_from_factor(alpha) - fp.CURRENT_DECAY_OFFSET,
-        dv=fp.decay_from_factor(beta),
+        du=MEMORYLESS if alpha is None else fp.decay_from_factor(alpha_on_grid(alpha)) - fp.CURRENT_DECAY_OFFSET,
+        dv=fp.decay_from_factor(on_grid(beta)),
+        accumulator_bits=start.accumulator_bits,
+        coarsened=step / wanted,
     )
+    _check_bias(start, grid)
+    return grid
 
 
-def _require_usable(layer: str, weight: Tensor, bias: Tensor) -> None:
+@dataclass(frozen=True)
+class _Start:
+    """A layer that a grid is wanted for; arguments as in :func:`choose_grid`, ``bias`` the largest magnitude.
+
+    A *step* is the float weight of one integer unit at ``weight_exp`` 0.
+    """
+
+    layer: str
+    weight: Tensor
+    bias: float
+    threshold: float
+    unit: float
+    bits: int
+    chip: Chip
+
+    @property
+    def accumulator_bits(self) -> int:
+        return min(self.chip.formats.accumulator_bits, fp.STATE_BITS)
+
+    @property
+    def room(self) -> float:
+        """What the largest possible sum may reach at the start."""
+        return ROOM * (1 << (self.accumulator_bits - 1))
+
+    @property
+    def largest_vth(self) -> int:
+        return int((1 << self.chip.formats.vth_bits) - 1)
+
+    def rounded(self, step: float) -> Tensor:
+        return round_to_grid(self.weight / step, self.bits, "mixed")
+
+    def worst_sum(self, step: float) -> int:
+        return worst_sum(self.rounded(step), round(1.0 / self.unit))
+
+    def mantissa(self, step: float) -> float:
+        """vth at ``weight_exp`` 0, not yet rounded."""
+        return self.threshold / (step * self.unit)
+
+
+def _check_choice(layer: str, weight_bits: int, search: str, chip: Chip) -> None:
+    widths = [bits for bits in chip.formats.weight_bits_allowed if bits >= 2]  # 1 bit of mixed sign: -256 and 0 only
+    if type(weight_bits) is not int or weight_bits not in widths:
+        raise ConfigError(
+            f"{chip.title} has no synapses of this width",
+            where=f"layer {layer}, weight_bits",
+            got=repr(weight_bits),
+            allowed=", ".join(map(str, widths)),
+        )
+    if search not in SEARCHES:
+        raise ConfigError("unknown scale search", where="search", got=repr(search), allowed=", ".join(SEARCHES))
+
+
+def _check_usable(layer: str, weight: Tensor, bias: Tensor) -> None:
     finite = bool(torch.isfinite(weight).all() and torch.isfinite(bias).all())
     if not finite or not bool(weight.any()):
         raise TrainingError(
@@ -128,37 +164,73 @@ def _require_usable(layer: str, weight: Tensor, bias: Tensor) -> None:
 
 
 def _weight_step(weight: Tensor, bits: int, search: str) -> float:
-    """Float weight of one integer unit (the grid's step is a multiple of it)."""
     low, _ = fp.weight_limits(bits, "mixed")
-    largest = float(weight.abs().max())
+    magnitudes = weight.abs().flatten()
+    largest = float(magnitudes.max()) / -low
     if search == "max":
-        return largest / -low
+        return largest
     if search == "percentile":
-        return float(torch.quantile(weight.abs().flatten()[: 1 << 24], 0.999)) / -low or largest / -low
-    steps = [largest / -low * (1.0 - 0.7 * i / _CANDIDATES) for i in range(_CANDIDATES)]
-    return min(
-        steps, key=lambda step: float(((round_to_grid(weight / step, bits, "mixed") * step - weight) ** 2).sum())
+        return float(magnitudes.kthvalue(math.ceil(PERCENTILE * len(magnitudes))).values) / -low or largest
+    return min((largest * part for part in _CANDIDATES), key=lambda step: _rounding_error(weight, bits, step))
+
+
+def _rounding_error(weight: Tensor, bits: int, step: float) -> float:
+    return float(((round_to_grid(weight / step, bits, "mixed") * step - weight) ** 2).sum())
+
+
+def _roomy_step(start: _Start, wanted: float) -> float:
+    """The wanted step, or the next coarser one with which the largest possible sum leaves room in the accumulator."""
+    step = wanted
+    while step <= COARSEST * wanted:
+        if start.worst_sum(step) <= start.room and bool(start.rounded(step).any()):
+            return step
+        step *= _COARSER
+    raise TrainingError(
+        "the layer's synaptic sums do not fit the accumulator",
+        where=f"layer {start.layer}",
+        got=f"sums up to {start.worst_sum(wanted)}: {start.weight[0].numel()} inputs of up to {round(1 / start.unit)} "
+        f"and {start.bits}-bit weights",
+        allowed=f"{start.room:.0f}, with weights at most {COARSEST:g} times as coarse as the search wants",
+        next_step="use fewer input bits, a smaller fan-in, or weights with fewer large values",
     )
 
 
-def round_to_grid(units: Tensor, bits: int, sign_mode: str) -> Tensor:
-    """The nearest weights the chip can hold, in its integer units; halves go to the even multiple of the step."""
-    low, high = fp.weight_limits(bits, sign_mode)
-    step = fp.weight_step(bits, sign_mode)
-    return (torch.round(units / step) * step).clamp(low, high)
+def _exponent(start: _Start, step: float) -> int:
+    """The ``weight_exp`` nearest 0 that brings vth between its bounds, as far as the chip's range goes."""
+    ceiling, mantissa = float(min(LARGEST_VTH, start.largest_vth)), start.mantissa(step)
+    if start.bias > 0:  # room for the bias to double
+        ceiling = min(ceiling, start.threshold / (2.0 * start.bias) * LARGEST_BIAS / (1 << fp.ACTIVATION_SHIFT))
+    highest = math.floor(math.log2(ceiling / mantissa))
+    if highest < 0:
+        return max(highest, start.chip.formats.weight_exp_min)
+    wanted = math.ceil(math.log2(min(LEAST_VTH, ceiling) / mantissa))
+    room = math.floor(math.log2(start.room / start.worst_sum(step)))
+    return max(0, min(wanted, highest, room, start.chip.formats.weight_exp_max))
 
 
-def _exponent(layer: str, step: float, threshold: float, largest_bias: float, chip: Chip) -> int:
-    ceiling = float(LARGEST_VTH)
-    if largest_bias > 0:
-        ceiling = min(ceiling, threshold / largest_bias * _BIAS_LIMIT / 64.0)
-    exponent = min(0, math.floor(math.log2(ceiling * step / threshold)))
-    if exponent < chip.formats.weight_exp_min:
+def _check_threshold(start: _Start, vth: int, step: float, exponent: int) -> None:
+    if 1 <= vth <= start.largest_vth:
+        return
+    large = vth > 1
+    raise TrainingError(
+        f"the threshold is too {'large' if large else 'small'} for the chip at this scale",
+        where=f"layer {start.layer}",
+        got=f"vth {vth} (threshold {start.threshold:.4g}, weights up to {float(start.weight.abs().max()):.4g}, "
+        f"weight_exp {exponent})",
+        allowed=f"vth 1..{start.largest_vth}",
+        next_step="use fewer input bits, or train with a lower threshold or larger weights"
+        if large
+        else "train with a higher threshold, or with weight decay: one weight is many thresholds",
+    )
+
+
+def _check_bias(start: _Start, grid: LayerGrid) -> None:
+    largest = LARGEST_BIAS * grid.bias_unit
+    if start.bias > largest:
         raise TrainingError(
-            "the layer fits no weight exponent of the chip",
-            where=f"layer {layer}",
-            got=f"exponent {exponent} (threshold {threshold:g}, weight step {step:.3g}, largest bias {largest_bias:.3g})",
-            allowed=f"exponents from {chip.formats.weight_exp_min}",
-            next_step="use fewer input bits, or train with weight decay: threshold and bias must stay near the weights",
+            "a bias has no mantissa and exponent on the chip at this scale",
+            where=f"layer {start.layer}",
+            got=f"bias {start.bias:.4g}, {start.bias / start.threshold:.4g} thresholds",
+            allowed=f"up to {largest:.4g} at weight_exp {grid.weight_exp}",
+            next_step="train with a norm or a penalty on the bias: it must stay near the threshold",
         )
-    return exponent
