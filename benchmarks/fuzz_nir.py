@@ -252,7 +252,7 @@ def damage(path: Path, random: Random) -> str:
         try:
             with h5py.File(path, "r+") as file:
                 chosen(file, random)
-        except (KeyError, ValueError, OSError, RuntimeError, TypeError):
+        except (KeyError, ValueError, OSError, RuntimeError, TypeError, MemoryError):
             continue  # two changes that exclude each other: what the first left is damaged enough
         first = first or chosen.__name__
     return first or "none"

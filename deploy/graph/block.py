@@ -54,11 +54,15 @@ def split(metadata: object) -> tuple[dict[str, object], dict[str, object]]:
 
 
 def plain(value: object) -> object:
-    """``value`` with numpy scalars as Python ones and without None (which files cannot hold)."""
+    """``value`` with numpy scalars as Python ones, texts as lists of str, and without None (no file holds it)."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, np.ndarray) and value.ndim == 0:
-        return value.item()
+        return plain(value.item())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, bytes):

@@ -219,8 +219,9 @@ class _Reader:
             )
 
 
-def _check_name(name: str, place: str) -> None:
-    if not name.isprintable() or len(name) > 1000:
+def _check_name(name: object, place: str) -> None:
+    # h5py gives names that are not UTF-8 as bytes
+    if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
         raise refused(place, "a name that cannot be printed", shorten(ascii(name)), "printable text")
 
 

@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -37,8 +38,11 @@ class Probe:
         self.seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
+        self._many = False
+        self._ready = False
 
     def __enter__(self) -> Probe:
+        self._many = True
         return self
 
     def __exit__(
@@ -64,18 +68,19 @@ class Probe:
             FileError: missing or not readable.
             GraphError: not HDF5, damaged, refused, or too long or too large to read.
         """
-        if self._process is None:
-            self._start()
+        self._start()
         request = {"path": os.path.abspath(path), "max_bytes": self.max_bytes}
         answer = self._ask(json.dumps(request), self.seconds + _size(Path(path)) / _BYTES_PER_SECOND)
         if answer is None:
             self.close()
+            if self._many:
+                self._spawn()  # the next file need not wait for it
             raise _beyond_repair("reading it ends the HDF5 library, or does not end")
         fields = json.loads(answer)
         if fields:
             raise _rebuilt(fields)
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_WORKER)],
@@ -84,9 +89,14 @@ class Probe:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-        self._pending = b""
+        self._pending, self._ready = b"", False
         setup = {"path": [os.path.abspath(entry) for entry in sys.path], "memory": 2 * self.max_bytes + 2**30}
-        if self._ask(json.dumps(setup), _START_SECONDS) != "ready":
+        self._tell(json.dumps(setup))
+
+    def _start(self) -> None:
+        if self._process is None:
+            self._spawn()
+        if not self._ready and self._answer(_START_SECONDS) != "ready":
             self.close()
             raise GraphError(
                 "the process that tries files out does not start",
@@ -95,21 +105,23 @@ class Probe:
                 allowed="a Python that imports deploy, h5py and numpy",
                 next_step="run `neurokd-deploy doctor`, or read a file you trust with trusted=True",
             )
+        self._ready = True
 
     def _ask(self, line: str, seconds: float) -> str | None:
         """One line out, one line back; None if the process ends or takes longer."""
-        process = self._process
-        if process is None or process.stdin is None:
-            return None
-        try:
-            process.stdin.write(line.encode() + b"\n")
-            process.stdin.flush()
-        except OSError:
-            return None
-        return self._line(process, time.monotonic() + seconds)
+        self._tell(line)
+        return self._answer(seconds)
 
-    def _line(self, process: subprocess.Popen[bytes], deadline: float) -> str | None:
-        if process.stdout is None:
+    def _tell(self, line: str) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):  # it has ended: no answer will come, which is what _answer says
+                process.stdin.write(line.encode() + b"\n")
+                process.stdin.flush()
+
+    def _answer(self, seconds: float) -> str | None:
+        process, deadline = self._process, time.monotonic() + seconds
+        if process is None or process.stdout is None:
             return None
         stream = process.stdout.fileno()
         while b"\n" not in self._pending:

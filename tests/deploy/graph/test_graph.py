@@ -70,17 +70,17 @@ def test_equality_looks_at_everything_but_notes() -> None:
     assert graph != dataclasses.replace(graph, edges=EDGES[:-1] + (("w_rec", "out"),))
 
 
-I, O, L = Input("in", (2,)), Output("out", (2,)), IF("l", 1.0, 1.0)
+IN, OUT, L = Input("in", (2,)), Output("out", (2,)), IF("l", 1.0, 1.0)
 
 BAD: list[tuple[str, tuple[Node, ...], tuple[tuple[str, str], ...], str]] = [
-    ("names", (I, L, L, O), (("in", "l"), ("l", "out")), "two nodes have the same name"),
-    ("nowhere", (I, L, O), (("in", "l"), ("l", "out"), ("l", "x")), "names a node that is not there"),
-    ("twice", (I, L, O), (("in", "l"), ("in", "l"), ("l", "out")), "more than once"),
-    ("no input", (L, O), (("l", "out"),), "no Input node"),
-    ("no output", (I, L), (("in", "l"),), "no Output node"),
-    ("into input", (I, L, O), (("in", "l"), ("l", "out"), ("l", "in")), "goes into an Input"),
-    ("out of output", (I, L, O), (("in", "l"), ("l", "out"), ("out", "l")), "comes out of an Output"),
-    ("idle output", (I, L, O), (("in", "l"),), "nothing leads to the Output"),
+    ("names", (IN, L, L, OUT), (("in", "l"), ("l", "out")), "two nodes have the same name"),
+    ("nowhere", (IN, L, OUT), (("in", "l"), ("l", "out"), ("l", "x")), "names a node that is not there"),
+    ("twice", (IN, L, OUT), (("in", "l"), ("in", "l"), ("l", "out")), "more than once"),
+    ("no input", (L, OUT), (("l", "out"),), "no Input node"),
+    ("no output", (IN, L), (("in", "l"),), "no Output node"),
+    ("into input", (IN, L, OUT), (("in", "l"), ("l", "out"), ("l", "in")), "goes into an Input"),
+    ("out of output", (IN, L, OUT), (("in", "l"), ("l", "out"), ("out", "l")), "comes out of an Output"),
+    ("idle output", (IN, L, OUT), (("in", "l"),), "nothing leads to the Output"),
 ]
 
 
@@ -103,5 +103,5 @@ def test_an_unknown_reset_rule_is_refused() -> None:
 
 def test_the_first_of_several_faults_says_how_many_more_there_are() -> None:
     with pytest.raises(GraphError) as caught:
-        Graph((L, O), (("l", "out"), ("l", "x"), ("l", "y")))
+        Graph((L, OUT), (("l", "out"), ("l", "x"), ("l", "y")))
     assert "2 more, `neurokd-deploy check` shows all" in caught.value.next_step

@@ -23,8 +23,8 @@ from deploy.graph import (
     Output,
     RunSettings,
     SynapseGrid,
+    coerce,
 )
-from deploy.graph import coerce
 
 
 def test_arrays_become_read_only_float64_copies() -> None:

@@ -1,0 +1,135 @@
+"""Time step and reset rule: stated, given, recognised and said, or asked for."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from deploy.errors import GraphError
+from deploy.graph import IF, LI, LIF, Affine, CubaLIF, Delay, I, Input, Node, Output
+from deploy.graph.convention import settle_dt, settle_reset, stretch_outputs
+
+
+def lif_by_snntorch(beta: float) -> LIF:
+    """As snntorch 1.0.0 computes it, in float32."""
+    dt, b = np.float32(1e-4), np.float32(beta)
+    tau = dt / (1 - b)
+    return LIF("lif", tau, tau / dt, 0.0, 1.0)
+
+
+def cuba_by_snntorch(alpha: float, beta: float) -> CubaLIF:
+    """As snntorch 1.0.0 computes it, in float32."""
+    dt = np.float32(1e-4)
+    syn, mem = dt / (1 - np.float32(alpha)), dt / (1 - np.float32(beta))
+    return CubaLIF("cuba", syn, mem, mem / dt, 0.0, 1.0, w_in=syn / dt)
+
+
+def test_what_is_stated_or_given_is_taken() -> None:
+    lif = [lif_by_snntorch(0.9)]
+    assert settle_dt(lif, 1e-3, None) == (1e-3, ())
+    assert settle_dt(lif, None, 1e-3) == (1e-3, ())
+    assert settle_dt(lif, 1e-3, 1e-3) == (1e-3, ())
+
+
+def test_two_different_time_steps_are_refused() -> None:
+    with pytest.raises(GraphError, match="time step given is not the one the file states"):
+        settle_dt([], 1e-3, 1e-4)
+
+
+def test_without_neurons_there_is_no_time_step() -> None:
+    assert settle_dt([Affine("a", np.ones((2, 2)))], None, None) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [lif_by_snntorch(0.9), cuba_by_snntorch(0.8, 0.95), lif_by_snntorch(0.0)],
+        [IF("if", 1 / 1e-4, 1.0)],
+        [IF("if", np.float32(10000), 1.0), LIF("l", 2e-4, 2.0, 0.0, 1.0), LI("li", 3e-4, 3.0, 0.0), I("i", 1e4)],
+    ],
+    ids=["snntorch", "spikingjelly IF", "spikingjelly mixed"],
+)
+def test_the_common_time_step_is_recognised_and_said(nodes: list[Node]) -> None:
+    dt, notes = settle_dt(nodes, None, None)
+    assert dt == 1e-4
+    assert "recognised" in notes[0].what
+    assert notes[0].severity == "note"
+
+
+def test_a_unit_time_step_is_recognised_where_nothing_has_a_time() -> None:
+    dt, notes = settle_dt([IF("if", np.ones(4), 1.0)], None, None)
+    assert dt == 1.0
+    assert "sinabs" in notes[0].what
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([LIF("l", 0.0025, 1.0, 0.0, 0.1)], "no known convention fits$"),
+        ([LIF("l", 1e-2, 10.0, 0.0, 0.1)], "would be 1 at dt = 0.001 s"),
+        ([lif_by_snntorch(0.9), LIF("l", 1e-2, 10.0, 0.0, 0.1)], "no known convention fits$"),
+        ([IF("if", 1.0, 1.0), Delay("d", 0.5)], "no known convention fits"),
+        ([Delay("d", 0.5)], "no known convention fits$"),
+        ([IF("if", [1.0, 2.0], 1.0)], "no known convention fits$"),
+        ([IF("if", 0.0, 1.0)], "no known convention fits$"),
+        ([CubaLIF("c", 1e-3, 1e-3, 10.0, 0.0, 1.0)], "no known convention fits$"),
+    ],
+)
+def test_otherwise_the_time_step_is_asked_for(nodes: list[Node], message: str) -> None:
+    with pytest.raises(GraphError) as caught:
+        settle_dt(nodes, None, None)
+    assert re.search(message, caught.value.what)
+    assert "--dt" in caught.value.next_step
+
+
+SPIKING = [LIF("l", 1.0, 1.0, 0.0, 1.0)]
+MOVED = [LIF("l", 1.0, 1.0, 0.0, 1.0, -0.5)]
+
+
+def test_a_stated_or_given_reset_rule_is_taken() -> None:
+    assert settle_reset(SPIKING, "zero", None) == ("zero", ())
+    assert settle_reset(SPIKING, None, "subtract") == ("subtract", ())
+    assert settle_reset(SPIKING, "value", "value") == ("value", ())
+    assert settle_reset(MOVED, "value", None) == ("value", ())
+    assert settle_reset([Affine("a", np.ones((2, 2)))], "zero", None) == (None, ())
+
+
+def test_a_reset_value_other_than_zero_is_recognised_and_said() -> None:
+    rule, notes = settle_reset(MOVED, None, None)
+    assert rule == "value"
+    assert notes[0].node == "l"
+
+
+def test_zero_reset_is_asked_for_since_exporters_drop_the_rule() -> None:
+    with pytest.raises(GraphError, match="does not say its reset rule") as caught:
+        settle_reset(SPIKING, None, None)
+    assert "--reset zero" in caught.value.next_step
+    assert "--reset subtract" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "message"),
+    [
+        ("hard", None, "reset rule is not known"),
+        (None, "soft", "reset rule is not known"),
+        ("zero", "subtract", "reset rule given is not the one the file states"),
+    ],
+)
+def test_reset_rules_that_contradict_or_are_unknown(stated: str | None, given: str | None, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        settle_reset(SPIKING, stated, given)
+
+
+@pytest.mark.parametrize("rule", ["zero", "subtract"])
+def test_a_rule_that_contradicts_v_reset_is_refused(rule: str) -> None:
+    with pytest.raises(GraphError, match="contradicts v_reset"):
+        settle_reset(MOVED, None, rule)
+
+
+def test_leading_axes_of_one_in_an_output_are_left_out() -> None:
+    nodes: list[Node] = [Input("in", (3,)), Output("a", (1, 1, 3)), Output("b", (2, 3)), Output("c", (1, 4))]
+    made, notes = stretch_outputs(nodes, {"a": (3,), "b": (3,), "c": (3,)})
+    assert [node.shape for node in made if isinstance(node, Output)] == [(3,), (2, 3), (1, 4)]
+    assert [note.node for note in notes] == ["a"]
