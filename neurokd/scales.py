@@ -199,7 +199,8 @@ def _exponent(start: _Start, step: float) -> int:
     """The ``weight_exp`` nearest 0 that brings vth between its bounds, as far as the chip's range goes."""
     ceiling, mantissa = float(min(LARGEST_VTH, start.largest_vth)), start.mantissa(step)
     if start.bias > 0:  # room for the bias to double
-        ceiling = min(ceiling, start.threshold / (2.0 * start.bias) * LARGEST_BIAS / (1 << fp.ACTIVATION_SHIFT))
+        doubled = start.threshold / (2.0 * start.bias) * LARGEST_BIAS / (1 << fp.ACTIVATION_SHIFT)
+        ceiling = max(2.0, min(ceiling, doubled))  # below 2 the exponent could round vth down to 0
     highest = math.floor(math.log2(ceiling / mantissa))
     if highest < 0:
         return max(highest, start.chip.formats.weight_exp_min)
