@@ -23,7 +23,6 @@ from deploy.graph import (
     Node,
     Output,
     Pool2d,
-    Synapse,
     discretize,
 )
 from deploy.graph.analysis import Analysis
@@ -43,7 +42,7 @@ MAX_BETWEEN = 64
 """Nodes on one such way."""
 
 _LOWERED: tuple[type[Node], ...] = (Input, Output, Affine, Conv2d, Pool2d, Flatten, Delay, *SPIKING)
-_STOPS: tuple[type[Node], ...] = (Input, *SPIKING)
+_STOPS: tuple[type[Node], ...] = (Input, Neuron)
 _ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -113,7 +112,8 @@ def _cores(program: Program, chip: Chip) -> list[Finding]:
 
 def _unsupported(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes:
-        if not isinstance(node, _LOWERED):
+        readout = isinstance(node, Neuron) and all(isinstance(graph.node(t), Output) for t in graph.targets(node.name))
+        if not readout and not isinstance(node, _LOWERED):
             yield Finding(
                 "error",
                 node.name,
@@ -127,16 +127,16 @@ def _unsupported(graph: Graph) -> Iterator[Finding]:
 _WAY_OUT = {
     "Scale": "multiply the scale into the weights before it",
     "Threshold": "use an IF node with the same threshold and reset",
-    "LI": "read the network out at its last spiking population",
-    "CubaLI": "read the network out at its last spiking population",
-    "I": "read the network out at its last spiking population",
+    "LI": "let it feed the Output only, as a readout, or give it a threshold",
+    "CubaLI": "let it feed the Output only, as a readout, or give it a threshold",
+    "I": "let it feed the Output only, as a readout, or give it a threshold",
     "Conv1d": "write it as a Conv2d over (1, length)",
 }
 
 
 def _unquantized(graph: Graph) -> Iterator[Finding]:
     for node in graph.nodes:
-        if isinstance(node, (Synapse, Neuron)) and isinstance(node, _LOWERED) and node.quantization is None:
+        if isinstance(node, (Affine, Conv2d, Neuron)) and node.quantization is None:
             yield Finding(
                 "error",
                 node.name,
@@ -165,11 +165,10 @@ def _ends(graph: Graph) -> Iterator[Finding]:
     for node in graph.inputs[1:]:
         yield _way(node.name, "a program has one input", f"also {graph.inputs[0].name!r}", "one Input node")
     feeding = [name for out in graph.outputs for name in graph.sources(out.name)]
-    if len(feeding) != 1 or not isinstance(graph.node(feeding[0]), SPIKING):
+    if len(feeding) != 1 or not isinstance(graph.node(feeding[0]), Neuron):
         got = ", ".join(f"{name} ({graph.node(name).kind})" for name in feeding[:8])
-        yield _way(
-            graph.outputs[0].name, "the output must be one spiking population", got, "one LIF, CubaLIF or IF node"
-        )
+        allowed = "one LIF, CubaLIF or IF node, or one LI, CubaLI or I node as readout"
+        yield _way(graph.outputs[0].name, "the output must be one spiking population or a readout", got, allowed)
 
 
 def _ways(graph: Graph) -> Iterator[Finding]:

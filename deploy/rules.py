@@ -13,7 +13,7 @@ from deploy import fixed_point as fp
 from deploy.chip import Chip
 from deploy.errors import RuleError
 from deploy.graph.finding import Finding
-from deploy.program import Program
+from deploy.program import Population, Program
 
 Rule = Callable[[Program, Chip], Iterator[Finding]]
 
@@ -115,6 +115,54 @@ def reset_rule_is_on_the_chip(program: Program, chip: Chip) -> Iterator[Finding]
             )
 
 
+def refractory_period_is_on_the_chip(program: Program, _chip: Chip) -> Iterator[Finding]:
+    """The oracle's neurons of this chip have no refractory period; a Program with one runs on CPU simulators only."""
+    for population in program.populations:
+        if population.refractory:
+            yield _error(
+                population.name,
+                "not on the chip: refractory period",
+                f"{population.refractory} steps",
+                "0",
+                "train without one, or run on CPU simulators",
+            )
+
+
+def readout_stays_below_the_threshold(program: Program, chip: Chip) -> Iterator[Finding]:
+    """The chip has no neuron without threshold: a readout gets the highest, and must not be able to reach it."""
+    limit = ((1 << chip.formats.vth_bits) - 1) << fp.ACTIVATION_SHIFT
+    for population in program.populations:
+        worst = 0 if population.spiking else largest_membrane(program, population)
+        if worst > limit:
+            yield Finding(
+                "warning",
+                population.name,
+                "a readout's membrane could pass the chip's highest threshold, where it would spike and reset",
+                f"up to {worst}",
+                f"at most {limit}",
+                "present fewer steps, let the membrane leak, or quantize with a larger scale",
+            )
+
+
+def largest_membrane(program: Program, population: Population) -> int:
+    """A bound of |v| over all inputs and all steps of a sample, ``2^23 - 1`` where nothing smaller can be shown."""
+    worst = sum(program.worst_sum(synapse) for synapse in program.incoming(population.name)) << fp.ACTIVATION_SHIFT
+    steps = program.steps
+    current = _geometric(worst, population.du + fp.CURRENT_DECAY_OFFSET, steps)
+    if current > fp.MAX_STATE:  # the current may wrap
+        return fp.MAX_STATE
+    bias = int(abs(population.bias).max(initial=0))
+    return min(_geometric(current + bias, population.dv, steps), fp.MAX_STATE)
+
+
+def _geometric(added: int, decay: int, steps: int | None) -> int:
+    """Bound of what is reached by adding ``added`` each step and decaying: the series' limit, or steps * added."""
+    unity = 1 << fp.DECAY_BITS
+    bounds = [added * unity // decay + 1] if decay else []
+    bounds += [added * steps] if steps is not None else []
+    return min(bounds, default=fp.MAX_STATE if added else 0)
+
+
 def delay_is_allowed(program: Program, chip: Chip) -> Iterator[Finding]:
     """No synapse waits longer than the chip's axons can."""
     for synapse in program.synapses:
@@ -156,6 +204,8 @@ RULES: Final[tuple[Rule, ...]] = (
     threshold_fits,
     bias_fits,
     reset_rule_is_on_the_chip,
+    refractory_period_is_on_the_chip,
+    readout_stays_below_the_threshold,
     delay_is_allowed,
     sums_fit_the_accumulator,
     state_widths_agree,
