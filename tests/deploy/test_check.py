@@ -138,7 +138,8 @@ def ladder(levels: int, width: int) -> Graph:
 
 CASES: list[tuple[str, Graph, str, str]] = [
     ("scale", graph(weights("fc"), Scale("s", 2.0), neuron("lif")), "s", "Scale nodes have no counterpart"),
-    ("li", graph(weights("fc"), neuron("lif"), LI("li", 1.0, 1.0, 0.0)), "li", "LI nodes have no counterpart"),
+    ("li", graph(weights("fc"), LI("li", 1.0, 1.0, 0.0), weights("w"), neuron("lif")), "li",
+     "LI nodes have no counterpart"),
     ("float neuron", graph(weights("fc"), neuron("lif", 2, False)), "lif", "not quantized"),
     ("float weights", graph(weights("fc", 2, 2, False), neuron("lif")), "fc", "not quantized"),
     ("silent", graph(weights("fc"), dataclasses.replace(neuron("lif"), r=[0.0, 1.0])), "lif", "multiplied by 0"),
