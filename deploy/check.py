@@ -30,6 +30,8 @@ from deploy.graph.hdf5 import Limits
 from deploy.graph.probe import Probe
 from deploy.graph.read import analyse_file, analyse_nir
 from deploy.lower import lower
+from deploy.lower_cells import Cell, cell, population
+from deploy.lower_synapses import bias, blocks
 from deploy.place import place
 from deploy.program import Program
 
@@ -95,9 +97,31 @@ def on_chip(graph: Graph, chip: Chip) -> list[Finding]:
     try:
         program = lower(graph, chip, strict=False)
     except NeurokdError as error:
-        return [_from_error(error)]
+        return list(dict.fromkeys(_each(graph))) or [_from_error(error)]
     broken = rules.check(program, chip)
     return broken if any(finding.severity == "error" for finding in broken) else broken + _cores(program, chip)
+
+
+def _each(graph: Graph) -> Iterator[Finding]:
+    """The first error of each population and of the synapses into it, where lowering stops at the first of all."""
+    taken = {node.name for node in graph.nodes if isinstance(node, _STOPS)}
+    for node in graph.nodes:
+        if not isinstance(node, Neuron):
+            continue
+        try:
+            made = cell(graph, node)
+        except NeurokdError as error:
+            yield _from_error(error)
+            continue
+        for part in (_population, blocks):
+            try:
+                part(graph, made, taken)
+            except NeurokdError as error:
+                yield _from_error(error)
+
+
+def _population(graph: Graph, made: Cell, _: set[str]) -> None:
+    population(graph, made, bias(graph, made))
 
 
 def _cores(program: Program, chip: Chip) -> list[Finding]:

@@ -7,6 +7,7 @@ in a global heap is enough). No check in Python can come before that, so the fir
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import subprocess
@@ -69,8 +70,9 @@ class Probe:
             GraphError: not HDF5, damaged, refused, or too long or too large to read.
         """
         self._start()
-        request = {"path": os.path.abspath(path), "max_bytes": self.max_bytes}
-        answer = self._ask(json.dumps(request), self.seconds + _size(Path(path)) / _BYTES_PER_SECOND)
+        seconds = self.seconds + _size(Path(path)) / _BYTES_PER_SECOND
+        request = {"path": os.path.abspath(path), "max_bytes": self.max_bytes, "seconds": math.ceil(seconds) + 2}
+        answer = self._ask(json.dumps(request), seconds)
         if answer is None:
             self.close()
             if self._many:

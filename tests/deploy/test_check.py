@@ -160,6 +160,15 @@ def test_what_stands_between_a_network_and_a_chip(source: Graph, node: str, what
     assert errors(check(source)) == []
 
 
+def test_errors_of_several_nodes_are_said_where_lowering_stops_at_the_first() -> None:
+    off = dataclasses.replace(weights("a"), weight=np.ones((2, 2)) * 0.3)
+    source = graph(off, neuron("l1"), dataclasses.replace(off, name="b"), neuron("l2"), weights("c"), neuron("l3"))
+    assert [node for node, _ in errors(check(source, "loihi2"))] == ["a", "b"]
+    late = dataclasses.replace(neuron("l2"), tau=[1e-3, 1.1e-3], r=[10.0, 11.0])
+    source = graph(off, neuron("l1"), weights("b"), late)
+    assert [node for node, _ in errors(check(source, "loihi2"))] == ["a", "l2"]
+
+
 def test_a_second_input_is_said() -> None:
     nodes = (Input("a", (2,)), Input("b", (2,)), weights("fc"), neuron("lif"), Output("out", (2,)))
     edges = (("a", "fc"), ("b", "fc"), ("fc", "lif"), ("lif", "out"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -72,6 +73,16 @@ def test_a_damaged_heap_ends_in_time(tmp_path: Path) -> None:
         probe.check(tmp_path / "a.nir")
     assert "does not end" in caught.value.got
     assert time.monotonic() - start < 60
+
+
+def test_an_endless_reading_ends_by_itself_when_nobody_is_left_to_stop_it(tmp_path: Path) -> None:
+    endless(tmp_path / "a.nir")
+    with Probe(seconds=0.0) as probe:
+        probe._start()
+        process = probe._process
+        assert process is not None
+        assert probe._ask(json.dumps({"path": str(tmp_path / "a.nir"), "max_bytes": 2**29, "seconds": 1}), 60.0) is None
+        assert process.wait(60) == -signal.SIGXCPU
 
 
 def test_nothing_is_left_behind(good: Path) -> None:
