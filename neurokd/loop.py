@@ -26,9 +26,8 @@ from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_layers
 from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
 from neurokd.satcache import SatCache
+from neurokd.schedule import learning_rate, make_optimizer
 from neurokd.views import Views
-
-WARM_UP = 0.15  # share of the steps over which the learning rate rises
 
 
 @dataclass(frozen=True)
@@ -94,20 +93,6 @@ def fit(
     ).go()
 
 
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """One cycle: a linear rise over the first 15 % of the steps, then half a cosine down to 0.
-
-    Args:
-        step: From 0.
-        steps: Number of steps.
-        peak: Largest rate.
-    """
-    done = (step + 1) / steps
-    if done < WARM_UP:
-        return peak * done / WARM_UP
-    return peak * 0.5 * (1.0 + math.cos(math.pi * (done - WARM_UP) / (1.0 - WARM_UP)))
-
-
 @dataclass
 class _Run:
     """One call of :func:`fit`."""
@@ -127,7 +112,8 @@ class _Run:
         views = Views(self.stage.views, self.stage.shift, self.stage.flip, self.seed)
         self.feed = Feed(self.data.train, self.encoding, views)
         self.validation = Feed(self.data.validation, self.encoding)
-        self.optimizer = _optimizer(self.network, self.stage)
+        self.optimizer = make_optimizer(self.network, self.stage)
+        self._check_encoding()
         self._check_teacher()
         self.identity = self._identity()
 
@@ -196,6 +182,19 @@ class _Run:
         if "spikes" in losses.needs(self.terms):
             return run_layers(self.network, batch, self.encoding)
         return run_sat(self.network, batch, self.encoding), None
+
+    def _check_encoding(self) -> None:
+        """Steps and input bits are exported with the network, so it must be trained with its own."""
+        code, network = self.encoding, self.network
+        bits = code.bits if code.kind == "direct" else 1
+        if (code.steps, bits) != (network.steps, network.input_bits):
+            raise TrainingError(
+                "the encoding is not the one the network was built for",
+                where=self.name,
+                got=f"{code.kind} encoding: {code.steps} steps, {bits}-bit spikes",
+                allowed=f"{network.steps} steps, {network.input_bits}-bit spikes",
+                next_step=f"build the network with steps={code.steps}, input_bits={bits}",
+            )
 
     def _check_teacher(self) -> None:
         cache = self.teacher
@@ -286,24 +285,6 @@ class _Run:
 
     def _tell(self, what: str, done: int, total: int, epoch: int, loss: float | None, reached: float | None) -> None:
         self.progress(ProgressEvent(self.name, what, done, total, epoch + 1, self.stage.epochs, loss, reached))
-
-
-def _optimizer(network: Network, stage: StageConfig) -> torch.optim.Optimizer:
-    """AdamW; weights of synapses decay, biases, norms and neuron parameters do not."""
-    trained = [value for value in network.parameters() if value.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [value for value in trained if value.dim() >= 2], "weight_decay": stage.weight_decay},
-        {"params": [value for value in trained if value.dim() < 2], "weight_decay": 0.0},
-    ]
-    if not trained:
-        raise TrainingError(
-            "the network has nothing to train",
-            where=network.spec_text,
-            got="no parameter with a gradient",
-            allowed="at least one",
-            next_step="set requires_grad on the weights to train",
-        )
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=stage.lr, fused=True)
 
 
 def _mixed(seed: int, epoch: int) -> int:

@@ -21,6 +21,7 @@ from neurokd.feed import Feed, accuracy
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import ProgressEvent
 from neurokd.satcache import SatCache
+from neurokd.schedule import learning_rate, make_optimizer
 from neurokd.train import default_stage, evaluate, train
 
 SPEC = "64-24-10"
@@ -139,13 +140,13 @@ def test_the_activity_penalty_sees_the_layers_and_lowers_their_spikes(digits: Da
 
 
 def test_weights_decay_but_norms_and_biases_do_not(digits: Dataset) -> None:
-    optimizer = loop._optimizer(network(), dataclasses.replace(STAGE, weight_decay=0.25))
+    optimizer = make_optimizer(network(), dataclasses.replace(STAGE, weight_decay=0.25))
     decays = {value.dim(): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
     assert decays == {2: 0.25, 1: 0.0}
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
-    rates = [loop.learning_rate(step, 200, 0.1) for step in range(200)]
+    rates = [learning_rate(step, 200, 0.1) for step in range(200)]
     peak = rates.index(max(rates))
     assert 25 <= peak <= 31
     assert max(rates) == pytest.approx(0.1, rel=1e-3)
@@ -287,6 +288,20 @@ def test_weights_that_are_not_numbers_are_noticed_though_silent_neurons_hide_the
     with pytest.raises(TrainingError, match="a weight is not a number") as caught:
         fit(net, digits)
     assert "epoch 1" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("code", "got"),
+    [
+        (dataclasses.replace(ENCODING, bits=3), "direct encoding: 4 steps, 3-bit spikes"),
+        (dataclasses.replace(ENCODING, steps=5), "direct encoding: 5 steps, 4-bit spikes"),
+        (dataclasses.replace(ENCODING, kind="rate"), "rate encoding: 4 steps, 1-bit spikes"),
+    ],
+)
+def test_an_encoding_the_network_was_not_built_for(digits: Dataset, code: Encoding, got: str) -> None:
+    with pytest.raises(TrainingError, match="not the one the network was built for") as caught:
+        loop.fit(network(), digits, code, STAGE, loss_terms=losses.parse_loss("ce"))
+    assert (caught.value.got, caught.value.allowed) == (got, "4 steps, 4-bit spikes")
 
 
 def test_a_loss_that_needs_a_teacher(digits: Dataset) -> None:
