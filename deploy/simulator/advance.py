@@ -52,7 +52,7 @@ def _advance_piece(stage: Stage, buffers: Buffers, sources: list[Array], constan
     population, name = stage.population, stage.population.name
     u = buffers.u[name][samples]
     rows = 1 if constant else count
-    sums = buffers.workspace.take("sums", "", (len(u), rows, population.size), np.int32)
+    sums = buffers.workspace.take("sums", "", (*u.shape[:1], rows, u.shape[1]), np.int32)
     synops = buffers.workspace.take("synops", "", (len(u), rows), np.int64)
     for position, (block, source) in enumerate(zip(stage.blocks, sources, strict=True)):
         block.add(source[samples], 0 if constant else first, position == 0, sums, synops)

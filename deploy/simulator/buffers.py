@@ -68,13 +68,15 @@ class Buffers:
 
 def at_rest(program: Program, workspace: Workspace, values: Array, steps: int) -> Buffers:
     """Buffers for ``values`` uint8 ``[B, T or 1, n]`` (kernel layout): state zero, all else to be written."""
-    samples, nodes, work = values.shape[0], program.populations, workspace
-    spikes = {p.name: work.take("spikes", p.name, (samples, steps, p.size), np.uint8) for p in nodes}
+    samples, work = values.shape[0], workspace
+    sizes = {p.name: prod(p.shape) for p in program.populations}
+    waiting = {p.name: prod(p.shape) if p.refractory else 0 for p in program.populations}
+    spikes = {name: work.take("spikes", name, (samples, steps, size), np.uint8) for name, size in sizes.items()}
     return Buffers(
         workspace=work,
         spikes={program.input.name: values, **spikes},
-        u={p.name: work.zeros("u", p.name, (samples, p.size), np.int32) for p in nodes},
-        v={p.name: work.zeros("v", p.name, (samples, p.size), np.int32) for p in nodes},
-        held={p.name: work.zeros("held", p.name, (samples, p.size if p.refractory else 0), np.int32) for p in nodes},
-        tallies={p.name: work.take("tallies", p.name, (TALLIES, samples, steps), np.int64) for p in nodes},
+        u={name: work.zeros("u", name, (samples, size), np.int32) for name, size in sizes.items()},
+        v={name: work.zeros("v", name, (samples, size), np.int32) for name, size in sizes.items()},
+        held={name: work.zeros("held", name, (samples, size), np.int32) for name, size in waiting.items()},
+        tallies={name: work.take("tallies", name, (TALLIES, samples, steps), np.int64) for name in sizes},
     )

@@ -17,7 +17,8 @@ from deploy.program import Program
 from deploy.simulator import kernels
 from deploy.simulator.advance import advance
 from deploy.simulator.buffers import TALLIES, Buffers, at_rest
-from deploy.simulator.plan import Plan, plan, to_inner, to_outer
+from deploy.simulator.layout import to_inner, to_outer
+from deploy.simulator.plan import Plan, plan
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Counter, Trace
 

@@ -81,22 +81,72 @@ def _typed_trailing_zeros(_typing: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-def _block_adding(lanes: int, scaled: bool) -> Any:
-    """``target[at : at + lanes] += factor * source[start : start + lanes]``, in the target's width; arrays flat."""
+def _scattering(lanes: int, scaled: bool = False, single: bool = False) -> Any:
+    """The loop over the events of one step, for :func:`conv_events`; its arguments, flat, those of a place as uint64.
 
-    def typed(_typing: Any, target: Any, at: Any, source: Any, start: Any, factor: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            wide, narrow = _vector(target, lanes), _vector(source, lanes)
-            to, given = (_data(context, builder, signature, arguments, k) for k in (0, 2))
-            added = _widened(builder, _load(builder, given, arguments[3], narrow), wide)
-            if scaled:
-                added = builder.mul(added, _spread(builder, arguments[4], wide))
-            _store(builder, builder.add(_load(builder, to, arguments[1], wide), added), to, arguments[1])
-            return context.get_dummy_value()
+    ``single``: a kernel row is one run of ``lanes`` weights; otherwise it is ``runs`` of a multiple of ``lanes``.
+    """
 
-        return types.void(target, types.uint64, source, types.uint64, types.int32), generate
+    def typed(_typing: Any, canvas: Any, weights: Any, index: Any, count: Any, values: Any, sites: Any, group: Any,
+              multiplier: Any, channels: Any, shape: Any) -> Any:  # fmt: skip
+        place = types.uint64
+        signature = types.void(canvas, weights, index, place, values, sites, group, place, place, shape)
+        return signature, _scatterer(lanes, scaled, single)
 
     return intrinsic(typed)
+
+
+def _scatterer(lanes: int, scaled: bool, single: bool) -> Callable[..., Any]:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        canvas, weights, index, values, sites, group, shape = (
+            _data(context, builder, signature, arguments, k) for k in (0, 1, 2, 4, 5, 6, 9)
+        )
+        in_channel, row_weights, row_cells, runs, size, run_cells = (_number(builder, shape, k) for k in range(6))
+        wide, narrow = _vector(signature.args[0], lanes), _vector(signature.args[1], lanes)
+
+        def add(cell: Any, weight: Any, factor: Any) -> None:
+            added = _widened(builder, _load(builder, weights, weight, narrow), wide)
+            added = builder.mul(added, factor) if scaled else added
+            _store(builder, builder.add(_load(builder, canvas, cell, wide), added), canvas, cell)
+
+        with _loop(builder, arguments[3]) as (e, _):
+            i = _number(builder, index, e)
+            site = builder.lshr(builder.mul(i, arguments[7]), _place(SITE_SHIFT))
+            channel = builder.sub(i, builder.mul(site, arguments[8]))
+            start, first, rows = (
+                _number(builder, sites, builder.add(builder.mul(site, _place(3)), _place(k))) for k in range(3)
+            )
+            cell = builder.add(start, _number(builder, group, channel))
+            weight = builder.add(first, builder.mul(channel, in_channel))
+            value = builder.trunc(_number(builder, values, i), _INT32)
+            factor = _spread(builder, value, wide) if scaled else None
+            with _loop(builder, rows) as (row, _):
+                to, come = (builder.add(a, builder.mul(row, b)) for a, b in ((cell, row_cells), (weight, row_weights)))
+                if single:
+                    add(to, come, factor)
+                else:
+                    with _loop(builder, runs) as (run, _), _loop(builder, size, lanes) as (k, _):
+                        to_run, come_run = builder.mul(run, run_cells), builder.mul(run, size)
+                        add(
+                            builder.add(builder.add(to, to_run), k), builder.add(builder.add(come, come_run), k), factor
+                        )
+        return context.get_dummy_value()
+
+    return generate
+
+
+def _place(value: int) -> Any:
+    return ir.Constant(_INT64, value)
+
+
+def _number(builder: Any, data: Any, at: Any) -> Any:
+    """``data[at]``, which is not negative, in 64 bits."""
+    value = builder.load(builder.gep(data, [_place(at) if isinstance(at, int) else at]))
+    return builder.zext(value, _INT64) if value.type.width < _INT64.width else value
+
+
+def _loop(builder: Any, stop: Any, step: int = 1) -> Any:
+    return cgutils.for_range_slice(builder, _place(0), stop, _place(step), _INT64)
 
 
 def _row_adding(lanes: int, scaled: bool) -> Any:
@@ -143,8 +193,14 @@ _nonzero: Any = intrinsic(_typed_nonzero)
 _trailing_zeros: Any = intrinsic(_typed_trailing_zeros)
 _add_rows_wide, _add_rows_middle, _add_rows = (_row_adding(lanes, False) for lanes in (_WIDE, _MIDDLE, LANES))
 _add_scaled_rows_middle, _add_scaled_rows = (_row_adding(lanes, True) for lanes in (_MIDDLE, LANES))
-_add_block_middle, _add_block = (_block_adding(lanes, False) for lanes in (_MIDDLE, LANES))
-_add_scaled_block = _block_adding(LANES, True)
+_scatter_singly, _scatter, _scatter_middle = (_scattering(lanes) for lanes in (1, LANES, 4 * LANES))
+_scatter_scaled_singly, _scatter_scaled = (_scattering(lanes, scaled=True) for lanes in (1, LANES))
+_scatter_16, _scatter_32, _scatter_48, _scatter_64, _scatter_80 = (
+    _scattering(lanes, single=True) for lanes in (16, 32, 48, 64, 80)
+)
+_scatter_96, _scatter_128, _scatter_160, _scatter_192, _scatter_256 = (
+    _scattering(lanes, single=True) for lanes in (96, 128, 160, 192, 256)
+)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -168,10 +224,14 @@ def _events(row: Array, index: Array) -> Any:
 @njit(cache=True, nogil=True, inline="always")
 def _emit(total: Array, start: int, step: int, exponent: int, fresh: bool, sums: Array) -> None:
     """``sums (+)= shift(total[start:] * step, exponent)``; the right shift rounds toward minus infinity, as numpy's."""
-    left, right, at = max(exponent, 0), max(-exponent, 0), _U(start)
-    for j in range(sums.size):
-        shifted = np.int32(np.int32(np.int32(total[at + _U(j)] * step) << left) >> right)
-        sums[j] = shifted if fresh else np.int32(sums[j] + shifted)
+    factor, right, at = np.int32(step << max(exponent, 0)), max(-exponent, 0), _U(start)
+    if fresh and right == 0:
+        for j in range(sums.size):
+            sums[j] = np.int32(np.int32(total[at + _U(j)]) * factor)
+    else:
+        for j in range(sums.size):
+            shifted = np.int32(np.int32(np.int32(total[at + _U(j)]) * factor) >> right)
+            sums[j] = shifted if fresh else np.int32(sums[j] + shifted)
 
 
 @njit(cache=True, nogil=True)
@@ -275,40 +335,72 @@ def conv_events(
                 row = source[b, min(first + s - lag, source.shape[1] - 1)]
                 count = _events(row, index)
                 for e in range(count):
-                    i = _U(index[_U(e)])
-                    site = (i * _U(multiplier)) >> _U(SITE_SHIFT)
-                    channel = i - site * _U(channels)
-                    operations += fanout[i]
-                    value = np.int32(row[i]) if graded else np.int32(1)
-                    cell = _U(sites[site, _U(0)]) + _U(group[channel])
-                    weight = _U(sites[site, _U(1)]) + channel * _U(shape[0])
-                    for _ in range(sites[site, _U(2)]):
-                        _add_runs(canvas, cell, weights, weight, shape, value, graded)
-                        cell, weight = cell + _U(shape[2]), weight + _U(shape[1])
+                    operations += fanout[index[_U(e)]]
+                _scatter_events(
+                    canvas, weights, index, _U(count), row, sites, group, _U(multiplier), _U(channels), shape, graded
+                )
             _emit_image(scratch, shape, step, exponent, fresh, sums[b, s])
             canvas[:] = 0
             synops[b, s] = operations if fresh else synops[b, s] + operations
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _add_runs(canvas: Array, cell: int, weights: Array, weight: int, shape: Array, value: int, graded: bool) -> None:
-    """One kernel row of one event."""
-    size = _U(shape[4])
-    for _ in range(shape[3]):
-        at = _U(0)
-        while not graded and at + _U(_MIDDLE) <= size:
-            _add_block_middle(canvas, cell + at, weights, weight + at, value)
-            at += _U(_MIDDLE)
-        while at + _U(LANES) <= size:
-            if graded:
-                _add_scaled_block(canvas, cell + at, weights, weight + at, value)
-            else:
-                _add_block(canvas, cell + at, weights, weight + at, value)
-            at += _U(LANES)
-        while at < size:
-            canvas[cell + at] += np.int32(weights[weight + at]) * value
-            at += _U(1)
-        cell, weight = cell + _U(shape[5]), weight + size
+def _scatter_events(
+    canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
+    channels: int, shape: Array, graded: bool,
+) -> None:  # fmt: skip
+    """One step's events, by the loop made for the length of their runs."""
+    size = shape[4] if shape[3] == 1 and not graded else 0
+    if graded and shape[4] % LANES != 0:
+        _scatter_scaled_singly(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif graded:
+        _scatter_scaled(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif 0 < size <= 80 and size % 16 == 0:
+        _scatter_short(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size in (96, 128, 160, 192, 256):
+        _scatter_long(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif shape[4] % (4 * LANES) == 0:
+        _scatter_middle(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif shape[4] % LANES == 0:
+        _scatter(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    else:
+        _scatter_singly(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scatter_short(
+    canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
+    channels: int, shape: Array,
+) -> None:  # fmt: skip
+    size = shape[4]
+    if size == 16:
+        _scatter_16(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 32:
+        _scatter_32(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 48:
+        _scatter_48(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 64:
+        _scatter_64(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 80:
+        _scatter_80(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _scatter_long(
+    canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
+    channels: int, shape: Array,
+) -> None:  # fmt: skip
+    size = shape[4]
+    if size == 96:
+        _scatter_96(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 128:
+        _scatter_128(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 160:
+        _scatter_160(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 192:
+        _scatter_192(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+    elif size == 256:
+        _scatter_256(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
 
 
 @njit(cache=True, nogil=True, inline="always")

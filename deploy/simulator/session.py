@@ -10,7 +10,8 @@ import numpy.typing as npt
 from deploy.program import Program
 from deploy.simulator.advance import advance
 from deploy.simulator.buffers import Workspace, at_rest
-from deploy.simulator.plan import plan, to_inner, to_outer
+from deploy.simulator.layout import to_inner, to_outer
+from deploy.simulator.plan import plan
 from deploy.spikes import stimulus
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,155 @@
+"""Where a convolution's events land: tables for :func:`deploy.simulator.kernels.conv_events`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import numpy.typing as npt
+
+from deploy.program import Conv, Shape
+from deploy.simulator import kernels
+from deploy.simulator.layout import aligned, padded
+
+
+def site_multiplier(shape: Shape) -> int:
+    """``m`` with ``(i * m) >> SITE_SHIFT == i // C`` for every ``i < C * H * W``, within 64 bits.
+
+    ``m = ceil(2^40 / C)`` exceeds the quotient by less than 1, so the result is exact while ``i < 2^40`` / C, and
+    ``i * m < 2^64`` while H * W < 2^23: far beyond any image of :class:`deploy.program.Program`.
+    """
+    return -(-(1 << kernels.SITE_SHIFT) // shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """Where an input pixel's events go; see :func:`deploy.simulator.kernels.conv_events` for the arrays."""
+
+    weights: npt.NDArray[np.int16]
+    group: npt.NDArray[np.int32]
+    sites: npt.NDArray[np.int32]
+    shape: npt.NDArray[np.int64]
+    canvas: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How one axis of a convolution lands: the taps of a phase reach one input position together.
+
+    Attributes:
+        phases: For each phase (``(position + padding) mod stride``) its taps, those that land lowest first.
+        gap: Distance at which neighbouring taps of a phase land.
+        first: For each input position, where the first tap of its phase lands (may be beside the output).
+        size: Length of the output.
+    """
+
+    phases: tuple[tuple[int, ...], ...]
+    gap: int
+    first: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def of(cls, conv: Conv, axis: int, side: int, size: int) -> _Axis:
+        stride, padding, dilation = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
+        taps = range(conv.weights.shape[2 + axis] - 1, -1, -1)
+        phases = tuple(tuple(k for k in taps if k * dilation % stride == phase) for phase in range(stride))
+        reached = [(at + padding, phases[(at + padding) % stride]) for at in range(side)]
+        first = tuple((top - found[0] * dilation) // stride if found else 0 for top, found in reached)
+        return cls(phases, dilation // gcd(dilation, stride), first, size)
+
+    def phase(self, position: int, padding: int) -> int:
+        """The phase of an input position."""
+        return (position + padding) % len(self.phases)
+
+    def inside(self, position: int, taps: int) -> tuple[int, int]:
+        """Of the taps that reach a position: the first that lands inside the output, and how many do."""
+        landings = [self.first[position] + self.gap * k for k in range(taps)]
+        kept = [k for k, at in enumerate(landings) if 0 <= at < self.size]
+        return (kept[0], len(kept)) if kept else (0, 0)
+
+
+def scatter(conv: Conv, shape: Shape, out: Shape, step: int) -> Scatter:
+    """Tables for a source of shape ``(C, H, W)`` and a target of shape ``(O, H', W')``.
+
+    Weights are laid out ``[C, kernel rows by phase, phases along x, taps of a phase, output channels]``: what an event
+    adds in one output row lies together. Rows are exact; along x every phase has as many taps as the longest (zeros
+    where there are none), and the canvas is as wide as the farthest of them.
+    """
+    rows, columns = (_Axis.of(conv, axis, shape[1 + axis], out[1 + axis]) for axis in (0, 1))
+    taps = max(len(phase) for phase in columns.phases)
+    weights = _by_phase(conv, rows, columns, taps, step)
+    lanes = weights.shape[4]
+    left = max(0, -min(columns.first))
+    width = left + max(out[2], max(columns.first) + columns.gap * (taps - 1) + 1)
+    merged = columns.gap == 1 and conv.groups == 1
+    run = lanes * taps if merged else lanes
+    per_row, canvas_row = weights[0, 0].size, width * lanes * conv.groups
+    sites = _sites(conv, rows, columns, (per_row, weights[0, 0, 0].size), (canvas_row, lanes * conv.groups, left))
+    geometry = [
+        weights[0].size, per_row, canvas_row * rows.gap, 1 if merged else taps, run, columns.gap * lanes * conv.groups,
+        out[1], out[2], out[0] // conv.groups, conv.groups, left,
+    ]  # fmt: skip
+    return Scatter(
+        aligned(weights.reshape(-1)),
+        (np.arange(shape[0]) // conv.weights.shape[1] * lanes).astype(np.int32),
+        sites.reshape(-1),
+        np.array(geometry, np.int64),
+        (out[1], width, lanes * conv.groups),
+    )
+
+
+def _by_phase(conv: Conv, rows: _Axis, columns: _Axis, taps: int, step: int) -> npt.NDArray[np.int16]:
+    """``[C, kernel rows by phase, phases along x, taps, O/groups]``; channels padded where that costs little."""
+    weights = _by_input_channel(conv, step)
+    if conv.groups == 1 or weights.shape[3] >= kernels.LANES // 2:
+        weights = padded(weights)
+    order = [tap for phase in rows.phases for tap in phase]
+    made = np.zeros((weights.shape[0], len(order), len(columns.phases), taps, weights.shape[3]), np.int16)
+    for at, phase in enumerate(columns.phases):
+        if phase:
+            made[:, :, at, : len(phase)] = weights[:, order][:, :, list(phase)]
+    return made
+
+
+def _sites(
+    conv: Conv, rows: _Axis, columns: _Axis, weight_strides: tuple[int, int], canvas: tuple[int, int, int]
+) -> npt.NDArray[np.int32]:
+    """int32 ``[H*W, 3]``: cell of the first run, place of its weights, rows; see the kernel."""
+    (per_row, per_phase), (canvas_row, cell, left) = weight_strides, canvas
+    starts = np.concatenate([[0], np.cumsum([len(phase) for phase in rows.phases])])
+    down, across = [], []
+    for y in range(len(rows.first)):
+        phase = rows.phase(y, conv.padding[0])
+        tap, count = rows.inside(y, len(rows.phases[phase]))
+        landing = rows.first[y] + rows.gap * tap if count else 0
+        down.append((landing * canvas_row, (int(starts[phase]) + tap) * per_row, count))
+    for x in range(len(columns.first)):
+        across.append(((columns.first[x] + left) * cell, columns.phase(x, conv.padding[1]) * per_phase, 0))
+    sites = np.array(down)[:, None] + np.array(across)[None]
+    return np.ascontiguousarray(sites.reshape(-1, 3).astype(np.int32))
+
+
+def _by_input_channel(conv: Conv, step: int) -> npt.NDArray[np.int16]:
+    """``[C, kh, kw, O/groups]``: for each input channel, its kernels to the output channels of its group."""
+    out_channels, per_group, height, width = conv.weights.shape
+    grouped = (conv.weights // step).reshape(conv.groups, out_channels // conv.groups, per_group, height, width)
+    by_channel = grouped.transpose(0, 2, 3, 4, 1).reshape(conv.groups * per_group, height, width, -1)
+    return np.ascontiguousarray(by_channel.astype(np.int16))
+
+
+def conv_fanout(conv: Conv, shape: Shape, out: Shape) -> npt.NDArray[np.int32]:
+    """int32 ``[C, H, W]``: nonzero weights one event at each place meets."""
+    per_tap = np.count_nonzero(_by_input_channel(conv, 1), axis=3)  # [C, kh, kw]
+    reach = [_reach(conv, axis, shape[axis + 1], out[axis + 1]) for axis in (0, 1)]
+    fanout: npt.NDArray[np.int32] = np.einsum("cij,iy,jx->cyx", per_tap, *reach).astype(np.int32)
+    return fanout
+
+
+def _reach(conv: Conv, axis: int, side: int, out_side: int) -> npt.NDArray[np.int64]:
+    """``[k, side]``: 1 where a kernel tap carries an input position to an output that exists."""
+    taps = np.arange(conv.weights.shape[axis + 2])[:, None]
+    top = np.arange(side)[None, :] + conv.padding[axis] - taps * conv.dilation[axis]
+    lands = (top >= 0) & (top % conv.stride[axis] == 0) & (top // conv.stride[axis] < out_side)
+    reach: npt.NDArray[np.int64] = lands.astype(np.int64)
+    return reach
