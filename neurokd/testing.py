@@ -81,7 +81,7 @@ def random_student(rng: Rng) -> SpikingNetwork:
         return [values[index] for index in rng.integers(0, len(values), count)]
 
     student = build(
-        spec, seed=int(rng.integers(1 << 31)), steps=int(rng.integers(1, 13)), input_bits=int(rng.integers(1, 9)),
+        spec, seed=int(rng.integers(1 << 31)), steps=int(rng.integers(1, 13)), input_bits=int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 8, 8])),
         neuron=each(("lif", "cuba")), beta=each(BETAS), alpha=each(ALPHAS), threshold=each((0.05, 1.0, 1.0, 30.0)),
         norm=each((True, False)), bias=each((True, True, False)),
     )  # fmt: skip
@@ -115,7 +115,7 @@ def _disturb(layer: SpikingLayer, rng: Rng) -> None:
     threshold = float(layer.neuron.threshold.detach())
     bias = layer.synapse.bias if isinstance(layer.neuron, LIF) else layer.neuron.bias
     with torch.no_grad():
-        layer.synapse.weight *= float(rng.choice([0.3, 1.0, 1.0, 5.0, 40.0]))
+        layer.synapse.weight *= float(rng.choice([0.3, 1.0, 1.0, 5.0, 40.0, 400.0]))
         if bias is not None:
             bias.normal_(0.0, threshold * float(rng.choice([0.0, 0.1, 0.5, 20.0, 2000.0])), generator=generator)
         if layer.norm is not None:
