@@ -55,7 +55,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 parity: setup
-	$(BIN)/python -m benchmarks.lava_worker $(ARGS)
+	$(BIN)/python -m benchmarks.parity $(ARGS)
 
 scoreboard: setup
 	$(BIN)/python -m benchmarks.scoreboard $(ARGS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from deploy import fixed_point as fp
 from deploy.errors import ProgramError
 from deploy.program import Conv, Dense, Input, Population, Program, ResetRule, Shape, Synapse
+from deploy.trace import Counter, Counts, Trace
 
 Rng = np.random.Generator
 
@@ -212,3 +214,34 @@ def _same_conv(rng: Rng, around: Population, name: str, delay: int) -> Conv:
     weights = _grid_weights(rng, (channels, channels // groups, *sides), bits, mode)
     padding = (sides[0] // 2, sides[1] // 2)
     return Conv(name, around.name, around.name, weights, exponent, bits, mode, delay, padding=padding, groups=groups)
+
+
+def differences(expected: Trace, got: Trace) -> list[str]:
+    """Where two runs differ, as ``population.what`` with a count: everything both recorded, counters where both do."""
+    found = []
+    for what in ("spikes", "u", "v"):
+        ours, theirs = getattr(expected, what), getattr(got, what)
+        if sorted(ours) != sorted(theirs):
+            found.append(f"{what}: recorded {sorted(theirs)} instead of {sorted(ours)}")
+        both = [name for name in ours if name in theirs]
+        wrong = {name: _unequal(ours[name], theirs[name]) for name in both}
+        found += [f"{name}.{what}: {count} values" for name, count in wrong.items() if count]
+    for name in expected.counters.keys() & got.counters.keys():
+        for counted in fields(Counter):
+            a, b = (getattr(trace.counters[name], counted.name) for trace in (expected, got))
+            found += [f"{name} counter {counted.name}"] if _unequal(np.asarray(a), np.asarray(b)) else []
+    none = np.zeros(0, np.int64)
+    pairs = [
+        ("counts", expected.counts, got.counts),
+        ("input_events", expected.input_events, got.input_events),
+        ("membranes", _or(expected.membranes, none), _or(got.membranes, none)),
+    ]
+    return found + [f"{label}: {_unequal(a, b)} values" for label, a, b in pairs if _unequal(a, b)]
+
+
+def _or(a: Counts | None, otherwise: Counts) -> Counts:
+    return otherwise if a is None else a
+
+
+def _unequal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> int:
+    return max(a.size, b.size, 1) if a.shape != b.shape else int(np.count_nonzero(a != b))
