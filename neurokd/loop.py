@@ -27,6 +27,7 @@ from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
 from neurokd.satcache import SatCache
 from neurokd.schedule import learning_rate, make_optimizer
+from neurokd.threads import suited_threads
 from neurokd.views import Views
 
 
@@ -118,6 +119,10 @@ class _Run:
         self.identity = self._identity()
 
     def go(self) -> FitResult:
+        with suited_threads(self.network.spec, self.stage.batch, self.encoding.steps):
+            return self._go()
+
+    def _go(self) -> FitResult:
         state = self._start()
         while len(state.history) < self.stage.epochs and not self._patience_is_over(state):
             state = self._epoch(state)
