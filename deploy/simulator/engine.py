@@ -16,8 +16,8 @@ from deploy.errors import SimulatorError
 from deploy.program import Program
 from deploy.simulator import kernels
 from deploy.simulator.advance import advance
-from deploy.simulator.buffers import TALLIES, Buffers, at_rest
-from deploy.simulator.layout import to_inner, to_outer
+from deploy.simulator.buffers import TALLIES, Buffers, Workspace, at_rest
+from deploy.simulator.layout import to_outer
 from deploy.simulator.plan import Plan, plan
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Counter, Trace
@@ -135,7 +135,7 @@ def _job(program: Program, given: Stimulus, recording: Recording) -> _Job:
         recording,
         counts=np.zeros((samples, program.output.size), np.int64),
         membranes=np.zeros((samples, program.output.size), np.int64),
-        input_events=np.zeros((steps, samples), np.int64),
+        input_events=np.zeros((len(given.values), samples), np.int64),
         tallies={p.name: np.zeros((TALLIES, steps, samples), np.int64) for p in program.populations},
         spikes={name: record(name, np.uint8) for name in sorted(recording.spikes)},
         u={name: record(name, np.int32) for name in sorted(recording.state)},
@@ -181,20 +181,32 @@ def _on_threads(job: _Job, parts: list[slice], threads: int) -> Iterator[int]:
 def _run_chunk(job: _Job, part: slice) -> int:
     """Run the samples of a part; returns how many."""
     workspace = job.prepared.borrow()
-    program, given = job.program, job.given.part(part.start, part.stop)
-    values = workspace.take("spikes", program.input.name, given.values.swapaxes(0, 1).shape, np.uint8)
-    values[:] = to_inner(given.values, program.input.shape).swapaxes(0, 1)
-    buffers = at_rest(program, workspace, values, given.steps)
+    program, steps, samples = job.program, job.given.steps, part.stop - part.start
+    values = _frames(job, part, workspace)
+    job.input_events[:, part] = kernels.count_events(values).T
+    buffers = at_rest(program, workspace, values, steps)
     buffers.stop = job.stop
     _prepare_records(buffers, job)
     if job.prepared.stepwise:
-        for step in range(given.steps):
+        for step in range(steps):
             advance(job.prepared, buffers, step, 1)
     else:
-        advance(job.prepared, buffers, 0, given.steps)
+        advance(job.prepared, buffers, 0, steps)
     _collect(job, buffers, part)
     job.prepared.give_back(workspace)
-    return given.samples
+    return samples
+
+
+def _frames(job: _Job, part: slice, workspace: Workspace) -> Array:
+    """The input of a part, uint8 ``[B, T or 1, n]``, channel-last."""
+    name, shape = job.program.input.name, job.program.input.shape
+    rows, _, size = job.given.values.shape
+    frames = workspace.take("spikes", name, (part.stop - part.start, rows, size), np.uint8)
+    if len(shape) == 3 and shape[0] > 1:
+        kernels.channel_last(job.given.values, part.start, shape[0], frames)
+    else:
+        frames[:] = job.given.values[:, part].swapaxes(0, 1)
+    return frames
 
 
 def _prepare_records(buffers: Buffers, job: _Job) -> None:
@@ -209,7 +221,6 @@ def _collect(job: _Job, buffers: Buffers, part: slice) -> None:
     answer = buffers.spikes[output.name].sum(axis=1, dtype=np.int64)
     job.counts[part] = to_outer(answer, output.shape).reshape(answer.shape)
     job.membranes[part] = to_outer(buffers.v[output.name], output.shape).reshape(answer.shape)
-    job.input_events[:, part] = kernels.count_events(buffers.spikes[job.program.input.name]).T
     for name, tally in buffers.tallies.items():
         job.tallies[name][:, :, part] = tally.swapaxes(1, 2)
     for kept, records in ((job.spikes, buffers.spikes), (job.u, buffers.u_record), (job.v, buffers.v_record)):
@@ -229,7 +240,7 @@ def _run_continuous(program: Program, given: Stimulus, recording: Recording) -> 
         parts: Array = record.reshape(samples, steps, *record.shape[2:]).swapaxes(0, 1)
         return parts
 
-    job.input_events = np.ascontiguousarray(job.input_events.reshape(samples, steps).T)
+    job.given, job.input_events = given, job.input_events.reshape(samples, steps).T
     job.tallies = {n: tally.reshape(TALLIES, samples, steps).swapaxes(1, 2) for n, tally in job.tallies.items()}
     job.counts = cut(job.spikes[output.name]).reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
     if not output.spiking:
@@ -247,7 +258,7 @@ def _trace(job: _Job) -> Trace:
         program=program.digest,
         output=program.output.name,
         counts=job.counts,
-        input_events=job.input_events,
+        input_events=np.ascontiguousarray(np.broadcast_to(job.input_events, (job.given.steps, job.given.samples))),
         counters={p.name: _counter(p.size, job.tallies[p.name]) for p in program.populations},
         spikes=job.spikes,
         u=job.u,

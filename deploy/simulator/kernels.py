@@ -245,6 +245,18 @@ def count_events(source: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
+def channel_last(given: Array, start: int, channels: int, frames: Array) -> None:
+    """Copy samples from ``start`` on from uint8 ``[T, all samples, C*H*W]`` to ``frames`` ``[B, T, H*W*C]``."""
+    pixels = given.shape[2] // channels
+    for t in range(given.shape[0]):
+        for b in range(frames.shape[0]):
+            row, frame = given[t, start + b], frames[b, t]
+            for c in range(channels):
+                for i in range(pixels):
+                    frame[i * channels + c] = row[c * pixels + i]
+
+
+@njit(cache=True, nogil=True)
 def dense_events(
     source: Array, weights: Array, fanout: Array, step: int, exponent: int, rows: int, graded: bool, lag: int,
     first: int, fresh: bool, sums: Array, synops: Array,
