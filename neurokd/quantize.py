@@ -26,7 +26,7 @@ from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
 from neurokd.progress import Progress
-from neurokd.quantized import QuantizedNetwork
+from neurokd.quantized import QuantizedLayer, QuantizedNetwork
 from neurokd.satcache import SatCache
 from neurokd.scales import ScaleSearch, choose_grid
 
@@ -57,8 +57,33 @@ def to_integers(
     }
     quantized = QuantizedNetwork(network, grids, target.name)
     quantized.check_exact()
-    lower(to_graph(quantized), target)
+    _check_lowers(quantized, target)
     return quantized.train(network.training)
+
+
+def _check_lowers(network: QuantizedNetwork, chip: Chip) -> None:
+    """What the chip's side would refuse is refused here."""
+    overlapping = _overlapping(network)
+    try:
+        lower(to_graph(network), chip)
+    except ProgramError as error:
+        if not overlapping:
+            raise
+        raise _overlap(overlapping[0], f"weights {error.got}", error.allowed) from error
+
+
+def _overlapping(network: QuantizedNetwork) -> list[QuantizedLayer]:
+    return [layer for layer in network.quantized_layers() if layer.windows_overlap]
+
+
+def _overlap(layer: QuantizedLayer, got: str, allowed: str) -> TrainingError:
+    return TrainingError(
+        "the pool's windows overlap: several weights meet on one pixel, and their sum can leave the chip's grid",
+        where=f"layer {layer.name}, pool {layer.block.pool}",
+        got=got,
+        allowed=allowed,
+        next_step="train the student with windows side by side (stride at least the kernel)",
+    )
 
 
 def _widths(network: SpikingNetwork, given: WeightBits, chip: Chip) -> dict[str, int]:
@@ -148,7 +173,7 @@ def fine_tune(
         network, data, encoding, stage, loss_terms=terms, teacher_sats=teacher_sats, checkpoint_dir=checkpoint_dir,
         seed=seed, progress=progress, name="quantize",
     )  # fmt: skip
-    lower(to_graph(network), chip)
+    _check_lowers(network, chip if isinstance(chip, Chip) else load_chip(chip))
     dead = dead_layers(network, seen)
     _warn(dead, "after fine-tuning")
     network.options["notes"] = [*network.notes, *map(str, dead)]
@@ -169,15 +194,8 @@ def _check_trainable(network: QuantizedNetwork, encoding: Encoding) -> None:
             allowed=f"up to {network.levels} ({network.input_bits} bits)",
             next_step=f"set encoding.bits = {network.input_bits}, or build the student with other input_bits",
         )
-    overlapping = [layer.name for layer in network.quantized_layers() if layer.windows_overlap]
-    if overlapping:
-        raise TrainingError(
-            "the pool's windows overlap: several weights meet on one pixel, and their sum may leave the chip's grid",
-            where=f"layer {overlapping[0]}",
-            got=f"pool {next(x.block.pool for x in network.quantized_layers() if x.name == overlapping[0])}",
-            allowed="windows side by side (stride at least the kernel)",
-            next_step="train the student with such a pool, or quantize without fine-tuning",
-        )
+    for layer in _overlapping(network):
+        raise _overlap(layer, "weights that will change", "windows side by side; or quantizing without fine-tuning")
 
 
 def quantize(
