@@ -158,7 +158,7 @@ def largest_membrane(program: Program, population: Population) -> int:
 def _geometric(added: int, decay: int, steps: int | None) -> int:
     """Bound of what is reached by adding ``added`` each step and decaying: the series' limit, or steps * added."""
     unity = 1 << fp.DECAY_BITS
-    bounds = [added * unity // decay + 1] if decay else []
+    bounds = [-(-added * unity // decay)] if decay else []
     bounds += [added * steps] if steps is not None else []
     return min(bounds, default=fp.MAX_STATE if added else 0)
 
