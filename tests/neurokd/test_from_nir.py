@@ -300,7 +300,7 @@ CASES: list[tuple[Callable[[], nir.Graph], str, str]] = [
     (lambda: chain(affine(), lif(tau=np.array([4, 8]) * DT, r=np.array([4.0, 8.0]))), "the beta differs", "'lif'"),
     (lambda: chain(affine(), lif(v_threshold=np.array([1.0, 2.0]))), "the threshold differs", "'lif'"),
     (lambda: chain(affine(), lif(r=np.array([4.0, 2.0]))), "the gain differs", "'lif'"),
-    (lambda: chain(affine(), cuba(tau_syn=np.array([2, 4]) * DT, w_in=np.array([2.0, 4.0]))), "alpha differs", "'cuba'"),
+    (lambda: chain(affine(), cuba(tau_syn=np.array([2, 4]) * DT, w_in=np.array([2.0, 4.0]))), "alpha diff", "'cuba'"),
     (conv_with_leak, "v_leak differs within a channel", "'lif'"),
     (lambda: chain(affine(bias=np.ones(2)), cuba()), "would be filtered by it", "'fc'"),
     (lambda: chain(nir.Affine("fc", np.full((2, 3), 1e60)), lif()), "too large for float32", "'fc'"),
