@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from deploy.errors import FileError
 
@@ -72,6 +76,37 @@ def read_json(path: str | Path) -> Any:
             allowed="JSON as this tool writes it",
             next_step="delete the file and run the stage that writes it again",
         ) from error
+
+
+_DAMAGED: Final = (
+    OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, struct.error,
+    NotImplementedError, RuntimeError,  # zip: an unknown compression, an encrypted member
+    MemoryError,  # a header that declares an array larger than memory
+)  # fmt: skip
+
+
+def read_arrays(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Every array of a ``.npz`` file by name, or the one of a ``.npy`` file as ``""``; never unpickles.
+
+    Raises:
+        FileError: missing, unreadable, damaged, pickled, or holding something other than arrays.
+    """
+    try:
+        with open(path, "rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            found = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        strange = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise ValueError(f"{', '.join(strange)}: no array")
+    except _DAMAGED as error:
+        raise FileError(
+            "the arrays cannot be read",
+            where=path,
+            got=f"{type(error).__name__}: {error}",
+            allowed="a .npy or .npz file as numpy writes it, without pickles",
+            next_step="write the file again",
+        ) from error
+    return found
 
 
 def _plain(value: object) -> object:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy import fixed_point as fp
-from deploy.errors import ProgramError
-from deploy.files import atomic_path
+from deploy.errors import FileError, ProgramError
+from deploy.files import atomic_path, read_arrays
 
 SCHEMA: Final = 2
 READABLE: Final = (1, 2)  # 1 had neither readouts nor refractory periods; their defaults mean the same network
@@ -433,14 +431,13 @@ class Program:
         """
         where = str(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
+            arrays = read_arrays(path)
             header = json.loads(bytes(arrays.pop("header")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (FileError, ValueError, KeyError) as error:
             raise ProgramError(
                 "the program file cannot be read",
                 where=where,
-                got=f"{type(error).__name__}: {error}",
+                got=error.got if isinstance(error, FileError) else f"{type(error).__name__}: {error}",
                 allowed="a program.npz as `neurokd-deploy run` and `Program.save` write it",
                 next_step="lower the .nir file again",
             ) from error

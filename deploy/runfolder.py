@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from deploy.chip import Chip
 from deploy.errors import FileError, SpikesError
-from deploy.files import atomic_path
+from deploy.files import atomic_path, read_arrays
 from deploy.lower import lower
 from deploy.program import Program
 from deploy.spikes import load_spikes
@@ -115,14 +115,14 @@ def load_layers(path: str | Path) -> dict[str, Array]:
         FileError: missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(bytes(archive["header"]))
-            return {name: _unpacked(archive[f"bits.{name}"], shape) for name, shape in header.items()}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        arrays = read_arrays(path)
+        header = json.loads(bytes(arrays.pop("header")))
+        return {name: _unpacked(arrays[f"bits.{name}"], shape) for name, shape in header.items()}
+    except (FileError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FileError(
             "the recorded spikes cannot be read",
             where=path,
-            got=f"{type(error).__name__}: {error}",
+            got=error.got if isinstance(error, FileError) else f"{type(error).__name__}: {error}",
             allowed="a file that `neurokd export` wrote",
             next_step="export the student again",
         ) from error
@@ -136,6 +136,7 @@ def save_trace(path: str | Path, trace: Trace) -> None:
     """Write a run's answers, counters and recorded spikes as ``.npz``."""
     parts: dict[str, Array] = {"counts": trace.counts, "predictions": trace.predictions()}
     parts["input_events"] = trace.input_events
+    parts |= {} if trace.membranes is None else {"membranes": trace.membranes}
     for name, counter in trace.counters.items():
         for what in ("spikes", "synops", "active", "wraps", "saturations"):
             parts[f"counter.{name}.{what}"] = getattr(counter, what)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.errors import SpikesError
+from deploy.errors import FileError, SpikesError
+from deploy.files import read_arrays
 from deploy.program import Program
 
 
@@ -114,22 +116,22 @@ def _values(array: npt.NDArray[np.generic], program: Program) -> npt.NDArray[np.
     return array.astype(np.uint8)
 
 
-def load_spikes(path: str | Path) -> dict[str, npt.NDArray[np.generic]]:
+def load_spikes(path: str | Path) -> dict[str, npt.NDArray[Any]]:
     """Read a spike file: ``.npy`` (the spikes) or ``.npz`` with ``spikes`` and, optionally, ``labels`` and ``steps``.
 
     Raises:
         SpikesError: missing, damaged, pickled, or without ``spikes``.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        parts = {"spikes": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
+        found = read_arrays(path)
+    except FileError as error:
         raise SpikesError(
             "the spike file cannot be read",
             where=path,
-            got=f"{type(error).__name__}: {error}",
+            got=error.got,
             allowed=".npy, or .npz with `spikes` and optionally `labels`, `steps`",
         ) from error
+    parts = {name or "spikes": array for name, array in found.items()}
     if "spikes" not in parts:
         raise SpikesError("the spike file has no spikes", where=path, got=sorted(parts), allowed="an array `spikes`")
     return parts
