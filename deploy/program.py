@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,10 @@ IntArray = npt.NDArray[np.int32]
 def _require(ok: bool, what: str, where: str, got: object, allowed: object, next_step: str = "") -> None:
     if not ok:
         raise ProgramError(what, where=where, got=got, allowed=allowed, next_step=next_step)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
 def _require_range(value: int, low: int, high: int, what: str, where: str) -> None:
@@ -138,6 +143,8 @@ class Population:
             f"vth {self.vth}, reset {self.reset}, refractory {self.refractory}",
             "vth 0, reset zero, refractory 0",
         )
+        known = isinstance(self.scale, (int, float)) and math.isfinite(self.scale) and self.scale >= 0
+        _require(known, "scale is out of range", self.name, self.scale, "a finite number, 0 where it is unknown")
         object.__setattr__(self, "bias_mant", _freeze(self.bias_mant, np.int16, f"{self.name}.bias_mant"))
         _require(
             self.bias_mant.shape == (self.size,),
@@ -296,8 +303,11 @@ class Program:
     def __post_init__(self) -> None:
         _require(len(self.populations) > 0, "a program needs a population", "program", 0, "at least 1")
         names = [self.input.name, *(node.name for node in (*self.populations, *self.synapses))]
+        _require(all(isinstance(name, str) and name for name in names), "a name is no text", "program", names, "text")
         repeated = sorted({name for name in names if names.count(name) > 1})
         _require(not repeated, "names repeat", "program", repeated, "a name of its own for each node and synapse block")
+        steps = self.meta.get("steps")
+        _require(steps is None or _is_whole(steps), "steps is out of range", "meta", steps, "a whole number above 0")
         known = ["", *(p.name for p in self.populations)]
         _require(self.answer in known, "the output is no population", "program", self.answer, known[1:])
         for synapse in self.synapses:
@@ -477,7 +487,7 @@ def _unpack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], where: 
         )
         synapses = tuple(_unpack_synapse(dict(s), arrays) for s in header["synapses"])
         return Program(source, populations, synapses, dict(header.get("meta", {})), str(header.get("answer", "")))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ProgramError(
             "the program file is damaged",
             where=where,

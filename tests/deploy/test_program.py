@@ -106,6 +106,9 @@ def test_every_integer_counts_in_the_digest() -> None:
         (lambda: program(dense(), dense()), "names repeat"),
         (lambda: program(dense(name="out")), "names repeat"),
         (lambda: replace(program(), answer="in"), "the output is no population"),
+        (lambda: replace(program(), meta={"steps": 0}), "steps is out of range"),
+        (lambda: program(dense(name="")), "a name is no text"),
+        (lambda: population(scale=float("nan")), "scale is out of range"),
         (lambda: program(dense(), dense(name="r", source="out", weights=np.full((3, 3), 2))), "a cycle without delay"),
         (lambda: Program(Input("in", (4,)), (), ()), "needs a population"),
         (lambda: Program(Input("in", (4,)), (population(), population("b")), (dense(),)), "nothing reaches"),
@@ -217,3 +220,40 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot write"):
         program().save(tmp_path / "file" / "program.npz")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+JUNK = (None, -1, 0, 1.5, True, "x", [], [1], {}, {"a": 1}, 10**30, float("inf"))
+
+
+def entries(header: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Path of every value in a header."""
+    parts = header.items() if isinstance(header, dict) else enumerate(header) if isinstance(header, list) else ()
+    return [path, *(place for key, value in parts for place in entries(value, (*path, key)))]
+
+
+def test_no_junk_in_a_header_gives_anything_but_a_program_or_an_error(tmp_path: Path) -> None:
+    """Every value of the header replaced by every kind of junk, one at a time."""
+    convs = next(p for p in (random_case(seed).program for seed in range(50)) if isinstance(p.synapses[0], Conv))
+    replace(convs, meta={"steps": 5}).save(tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    text = bytes(arrays.pop("header"))
+    refused = 0
+    for path in entries(json.loads(text))[1:]:
+        for junk in JUNK:
+            header = json.loads(text)
+            holder = header
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = junk
+            save_raw(tmp_path / "junk.npz", header, **arrays)
+            try:
+                loaded = Program.load(tmp_path / "junk.npz")
+            except ProgramError as error:
+                refused += 1
+                assert error.what
+            else:
+                assert loaded.steps is None or loaded.steps >= 1
+                assert len(loaded.digest) == 64
+                assert all(isinstance(p.name, str) and p.scale >= 0 for p in loaded.populations)
+    assert refused > 300
