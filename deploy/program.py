@@ -35,7 +35,7 @@ def _require(ok: bool, what: str, where: str, got: object, allowed: object, next
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1
 
 
 def _require_range(value: int, low: int, high: int, what: str, where: str) -> None:

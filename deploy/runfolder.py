@@ -8,6 +8,7 @@ verify.json, placement.json, profile.json, summary.json, report.html, *.png
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -90,9 +91,33 @@ def samples_of(source: str | Path, spikes: str | Path | None, steps: int | None 
             next_step="encode some images first: neurokd.Encoding, or let `neurokd demo` write a run folder",
         )
     parts = load_spikes(find(source, TEST_SPIKES) if spikes is None else spikes)
-    stored = int(parts["steps"]) if "steps" in parts else None
+    return Samples(parts["spikes"], _labels(parts), steps or _steps(parts))
+
+
+def _labels(parts: dict[str, Array]) -> Array | None:
     labels = parts.get("labels")
-    return Samples(np.asarray(parts["spikes"]), labels, steps or stored)
+    if labels is not None and not (labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)):
+        raise SpikesError(
+            "the spike file's labels are no classes",
+            where="labels",
+            got=f"{labels.dtype} {labels.shape}",
+            allowed="one integer a sample",
+        )
+    return labels
+
+
+def _steps(parts: dict[str, Array]) -> int | None:
+    steps = parts.get("steps")
+    if steps is None:
+        return None
+    if steps.ndim or not np.issubdtype(steps.dtype, np.integer) or steps < 1:
+        raise SpikesError(
+            "the spike file's steps are no number of steps",
+            where="steps",
+            got=f"{steps.dtype} {steps.tolist()}",
+            allowed="one whole number of at least 1",
+        )
+    return int(steps)
 
 
 def save_samples(path: str | Path, samples: Samples) -> None:
@@ -129,7 +154,10 @@ def load_layers(path: str | Path) -> dict[str, Array]:
 
 
 def _unpacked(bits: Array, shape: list[int]) -> Array:
-    return np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
+    size = math.prod(shape)
+    if min(shape, default=1) < 0 or bits.shape != (-(-size // 8),):
+        raise ValueError(f"{bits.size} bytes for {shape}")
+    return np.unpackbits(bits, count=size).reshape(shape)
 
 
 def save_trace(path: str | Path, trace: Trace) -> None:

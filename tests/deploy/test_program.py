@@ -249,9 +249,8 @@ def test_no_junk_in_a_header_gives_anything_but_a_program_or_an_error(tmp_path: 
             save_raw(tmp_path / "junk.npz", header, **arrays)
             try:
                 loaded = Program.load(tmp_path / "junk.npz")
-            except ProgramError as error:
+            except ProgramError:
                 refused += 1
-                assert error.what
             else:
                 assert loaded.steps is None or loaded.steps >= 1
                 assert len(loaded.digest) == 64
