@@ -76,17 +76,16 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return weights
 
 
-def _calibrated(so_far: Program, probe: Array) -> Population:
-    """The last population with the threshold at which it fires at ``HIDDEN_ACTIVITY``, by bisection."""
+def _calibrated(so_far: Program, probe: Array, activity: float = HIDDEN_ACTIVITY) -> Population:
+    """The last population with the threshold at which it fires at ``activity``, by bisection."""
     last, low, high = so_far.populations[-1], 0, 131071
     while high - low > max(8, low // 64):
         middle = (low + high) // 2
         last = replace(last, vth=middle)
         trial = replace(so_far, populations=(*so_far.populations[:-1], last))
         fired = simulator.run(trial, probe, record=()).counters[last.name].spikes.sum()
-        low, high = (
-            (middle, high) if fired > HIDDEN_ACTIVITY * probe.shape[0] * probe.shape[1] * last.size else (low, middle)
-        )
+        too_often = fired > activity * probe.shape[0] * probe.shape[1] * last.size
+        low, high = (middle, high) if too_often else (low, middle)
     return last
 
 
@@ -94,3 +93,38 @@ def rate_coded(shape: Sequence[int], samples: int, activity: float, *, steps: in
     """Bernoulli spikes uint8 ``[T, B, *shape]``."""
     rng = np.random.default_rng(seed)
     return (rng.random((steps, samples, *shape), dtype=np.float32) < activity).astype(np.uint8)
+
+
+WIDE: Final = 7940
+NARROW: Final = 60
+PAIRS: Final = 125
+
+
+def chip_sized(*, seed: int = 0) -> Program:
+    """A chain of 125 wide and 125 narrow populations: 1,000,000 neurons, 119,100,000 synapses, no weight shared.
+
+    About what a Loihi 2 chip holds, and, as there, 8,000 neurons and 950,000 synapses a core. Biases drive the neurons
+    to about 5 % activity, so that it neither dies out nor explodes on its way through 250 populations.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = [NARROW] + [WIDE, NARROW] * PAIRS
+    names = ["in", *(f"layer{k}" for k in range(len(sizes) - 1))]
+    populations = [_driven(rng, name, size) for name, size in zip(names[1:], sizes[1:], strict=True)]
+    synapses = [
+        Dense(f"w{k}", names[k], names[k + 1], _quick_weights(rng, (sizes[k + 1], sizes[k])))
+        for k in range(len(sizes) - 1)
+    ]
+    return Program(Input("in", (NARROW,)), tuple(populations), tuple(synapses), {"steps": STEPS})
+
+
+def _driven(rng: np.random.Generator, name: str, size: int) -> Population:
+    """Neurons that reach their threshold in about 20 steps, each at its own pace."""
+    vth, mantissa, exponent = (2000, 3750, 2) if size == WIDE else (15500, 3650, 5)
+    bias = np.round(mantissa * rng.uniform(0.9, 1.1, size)).astype(np.int64)
+    return Population(name, (size,), 4095, DV, vth, bias, exponent)
+
+
+def _quick_weights(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    weights: Array = rng.integers(-60, 61, shape, np.int16)
+    weights *= 2
+    return weights
