@@ -15,6 +15,7 @@ from deploy.errors import TrainingError
 from neurokd.data import Dataset, Split, batches
 from neurokd.encoding import Encoding
 from neurokd.network import predict
+from neurokd.spec import NetworkSpec
 from neurokd.views import Views
 
 EVALUATION_BATCH = 500
@@ -29,6 +30,7 @@ class Network(Protocol):
     options: dict[str, Any]
     steps: int
     input_bits: int
+    spec: NetworkSpec
 
     @property
     def spec_text(self) -> str: ...
