@@ -186,7 +186,7 @@ def verify(
         samples: How many of the samples an execution runs, by name (the reference and Lava are slow); default all.
 
     Raises:
-        VerifyError: an unknown execution, or recorded spikes of other layers or shapes.
+        VerifyError: an unknown execution, none at all, or recorded spikes of other layers or shapes.
         GraphError, ProgramError, SpikesError, RuleError: from lowering and from the input.
         LavaMissing, WorkerError: from Lava.
     """
@@ -206,6 +206,8 @@ def verify(
         compare(program, base_spikes, name, _matching(other, program, given))
         for name, other in (recorded or {}).items()
     ]
+    if not names and not comparisons:
+        raise VerifyError("nothing is compared", got=list(against), allowed=f"an execution beside the {base_name}")
     for name in names:
         trace = _run(name, program, given, samples)
         comparisons.append(compare(program, base_spikes, name, _observed(program, trace), trace))

@@ -103,6 +103,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
         verify(program, spikes, against=("silicon",))
     with pytest.raises(VerifyError, match="no such execution"):
         verify(program, spikes, against=("simulator",), samples={"silicon": 3})
+    for against in ((), ("reference",)):
+        with pytest.raises(VerifyError, match="nothing is compared"):
+            verify(program, spikes, against=against)
     with pytest.raises(VerifyError, match="layers are not the program's"):
         verify(program, spikes, against=("simulator",), trained={"other": next(iter(good.values()))})
     with pytest.raises(VerifyError, match="another shape"):
