@@ -169,6 +169,42 @@ def convolutions(rng: Rng) -> Case:
     return Program(Input("in", (2, 4, 7), 3), tuple(populations), tuple(synapses)), rng.integers(0, 8, (6, 2, 2, 4, 7))
 
 
+def neuron_modes(rng: Rng) -> Case:
+    """What Lava's own fixed-point neurons lack, on process models of ours around Lava's step: subtract reset,
+    refractory periods, both together, and readouts driven to both ends of the membrane."""
+    modes: list[dict[str, Any]] = [
+        {"reset": "subtract"}, {"refractory": 1}, {"refractory": 3}, {"reset": "subtract", "refractory": 2},
+        {"spiking": False, "vth": 0},
+    ]  # fmt: skip
+    populations: list[Population] = []
+    for number, mode in enumerate(modes):
+        for du, dv in ((4095, 0), (300, 410)):
+            bias = [4095, -4096, 40, 0]
+            fields = {"vth": 90, "bias_mant": np.array(bias), "bias_exp": 7 if number == 4 else 1, **mode}
+            populations.append(Population(f"mode{number} du{du}", (4,), du, dv, **fields))
+    synapses = [Dense(f"to {p.name}", "in", p.name, rng.integers(-10, 40, (4, 3)) * 2) for p in populations]
+    return Program(Input("in", (3,)), tuple(populations), tuple(synapses)), rng.integers(0, 2, (24, 2, 3))
+
+
+def delays_and_loops(rng: Rng) -> Case:
+    """Delays shorter and longer than a sample, loops over one and two layers, a skip, a convolution in a loop."""
+    a = Population("a", (2, 3, 2), 4095, 410, 60, rng.integers(-300, 900, 12), 1)
+    b = Population("b", (5,), 2000, 100, 50, rng.integers(-300, 900, 5), 1)
+    c = Population("c", (3,), 4095, 410, 40, rng.integers(-300, 900, 3), 1)
+
+    def weights(*shape: int) -> Array:
+        return rng.integers(-20, 30, shape) * 2
+
+    synapses: list[Synapse] = [
+        Conv("in-a", "in", "a", weights(2, 1, 2, 3), delay=1), Conv("a-a", "a", "a", weights(2, 2, 3, 1), delay=2,
+                                                                    padding=(1, 0)),
+        Dense("a-b", "a", "b", weights(5, 12)), Dense("b-b", "b", "b", weights(5, 5), -1, delay=1),
+        Dense("b-c", "b", "c", weights(3, 5), delay=9), Dense("in-c", "in", "c", weights(3, 16), delay=3),
+        Dense("c-a", "c", "a", weights(12, 3), delay=4),
+    ]  # fmt: skip
+    return Program(Input("in", (1, 4, 4)), (a, b, c), tuple(synapses)), rng.integers(0, 2, (12, 3, 1, 4, 4))
+
+
 CASES: dict[str, Callable[[Rng], Case]] = {
     "current-edges-up": lambda rng: current_edges(1),
     "current-edges-down": lambda rng: current_edges(-1),
@@ -181,6 +217,8 @@ CASES: dict[str, Callable[[Rng], Case]] = {
     "sign-modes": sign_modes,
     "chain": chain,
     "convolutions": convolutions,
+    "neuron-modes": neuron_modes,
+    "delays-and-loops": delays_and_loops,
 }
 
 

@@ -59,7 +59,7 @@ def recorded(name: str, what: str) -> np.ndarray[Any, Any]:
 
 
 def test_files_are_all_there() -> None:
-    assert len(NAMES) == 11
+    assert len(NAMES) == 13
     assert sum(path.stat().st_size for path in FILES) < 200_000
 
 
@@ -73,6 +73,9 @@ def test_edges_are_really_in_them() -> None:
     assert v.min() == 1 - LIMIT
     assert 0 < recorded("thresholds", "spikes").mean() < 1
     assert 640 in recorded("thresholds", "v")
+    modes = recorded("neuron-modes", "v")
+    assert {LIMIT - 1, 1 - LIMIT} <= set(modes.tolist())
+    assert 0 < recorded("delays-and-loops", "spikes").mean() < 1
 
 
 @pytest.mark.parametrize("name", NAMES)
