@@ -105,17 +105,10 @@ def on_chip(graph: Graph, chip: Chip) -> list[Finding]:
 def _each(graph: Graph) -> Iterator[Finding]:
     """The first error of each population and of the synapses into it, where lowering stops at the first of all."""
     taken = {node.name for node in graph.nodes if isinstance(node, _STOPS)}
-    for node in graph.nodes:
-        if not isinstance(node, Neuron):
-            continue
-        try:
-            made = cell(graph, node)
-        except NeurokdError as error:
-            yield _from_error(error)
-            continue
+    for node in (node for node in graph.nodes if isinstance(node, Neuron)):
         for part in (_population, blocks):
             try:
-                part(graph, made, taken)
+                part(graph, cell(graph, node), taken)
             except NeurokdError as error:
                 yield _from_error(error)
 
@@ -174,7 +167,7 @@ def _unquantized(graph: Graph) -> Iterator[Finding]:
 def _unreachable(graph: Graph) -> Iterator[Finding]:
     """Neurons that their input cannot move: lowering divides by the gain."""
     for node in graph.nodes:
-        if isinstance(node, SPIKING) and graph.dt is not None and (discretize(node, graph.dt).gain == 0).any():
+        if isinstance(node, Neuron) and graph.dt is not None and (discretize(node, graph.dt).gain == 0).any():
             yield Finding(
                 "error",
                 node.name,

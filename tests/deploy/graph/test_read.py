@@ -86,6 +86,19 @@ def test_the_given_time_step_wins_over_the_recognised_one(path: Path) -> None:
     assert read(path, dt=5e-4, reset="zero").dt == 5e-4
 
 
+@pytest.mark.parametrize("dt", [0.0, -1e-4, float("nan")])
+def test_a_time_step_that_is_none_is_refused(path: Path, dt: float) -> None:
+    with pytest.raises(GraphError, match="not a positive number of seconds"):
+        read(path, dt=dt, reset="zero", trusted=True)
+
+
+def test_metadata_of_a_newer_version_is_refused(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["node/metadata/neurokd/schema"] = 2
+    with pytest.raises(GraphError, match="another schema"):
+        read(path, reset="zero", trusted=True)
+
+
 def test_files_that_are_not_networks(tmp_path: Path) -> None:
     nir.write_data(str(tmp_path / "data.nir"), nir.NIRGraphData({}))
     with pytest.raises(GraphError, match="holds no NIR graph") as caught:
