@@ -119,7 +119,7 @@ def chip_sized(*, seed: int = 0) -> Program:
 
 def _driven(rng: np.random.Generator, name: str, size: int) -> Population:
     """Neurons that reach their threshold in about 20 steps, each at its own pace."""
-    vth, mantissa, exponent = (2000, 3750, 2) if size == WIDE else (15500, 3650, 5)
+    vth, mantissa, exponent = (1900, 3550, 2) if size == WIDE else (15500, 3650, 5)
     bias = np.round(mantissa * rng.uniform(0.9, 1.1, size)).astype(np.int64)
     return Population(name, (size,), 4095, DV, vth, bias, exponent)
 

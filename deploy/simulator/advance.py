@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
@@ -30,13 +30,19 @@ def advance(prepared: Plan, buffers: Buffers, first: int, count: int) -> None:
 
 def advance_stage(stage: Stage, buffers: Buffers, first: int, count: int) -> None:
     """Run one population over the steps ``first`` to ``first + count``; its sources have run that far."""
+    for piece in bound(stage, buffers, first, count):
+        if buffers.stop.is_set():
+            raise CancelledError
+        piece()
+
+
+def bound(stage: Stage, buffers: Buffers, first: int, count: int) -> Iterator[Callable[[], None]]:
+    """The pieces of :func:`advance_stage`, to be called in order, once or (by a session) again and again."""
     samples, steps, size = buffers.spikes[stage.population.name].shape
     sources = [buffers.spikes[block.source] for block in stage.blocks]
     constant = all(s.shape[1] == 1 < steps for s in sources) and all(b.lag == 0 for b in stage.blocks)
     for piece in _pieces(samples, first, count, size):
-        if buffers.stop.is_set():
-            raise CancelledError
-        _advance_piece(stage, buffers, sources, constant, piece)
+        yield _bound_piece(stage, buffers, sources, constant, piece)
 
 
 def _pieces(samples: int, first: int, count: int, neurons: int) -> Iterator[Piece]:
@@ -47,22 +53,31 @@ def _pieces(samples: int, first: int, count: int, neurons: int) -> Iterator[Piec
             yield slice(sample, sample + together), step, min(window, first + count - step)
 
 
-def _advance_piece(stage: Stage, buffers: Buffers, sources: list[Array], constant: bool, piece: Piece) -> None:
+def _bound_piece(
+    stage: Stage, buffers: Buffers, sources: list[Array], constant: bool, piece: Piece
+) -> Callable[[], None]:
     samples, first, count = piece
     population, name = stage.population, stage.population.name
-    u = buffers.u[name][samples]
-    rows = 1 if constant else count
+    u, v, held = buffers.u[name][samples], buffers.v[name][samples], buffers.held[name][samples]
+    rows, from_step = (1, 0) if constant else (count, first)
     sums = buffers.workspace.take("sums", "", (*u.shape[:1], rows, u.shape[1]), np.int32)
-    synops = buffers.workspace.take("synops", "", (len(u), rows), np.int64)
-    for position, (block, source) in enumerate(zip(stage.blocks, sources, strict=True)):
-        block.add(source[samples], 0 if constant else first, position == 0, sums, synops)
+    synops = buffers.workspace.take("synops", "", (*u.shape[:1], rows), np.int64)
+    given = [source[samples] for source in sources]
     tally = buffers.tallies[name][:, samples, first : first + count]
-    tally[4] = synops
-    neurons.scan_population(
-        population, sums, constant, stage.bias, u, buffers.v[name][samples], buffers.held[name][samples],
-        buffers.spikes[name][samples], first, tally, _window(buffers.u_record, name, piece),
-        _window(buffers.v_record, name, piece),
-    )  # fmt: skip
+    operations, spikes = tally[4], buffers.spikes[name][samples]
+    keep_u, keep_v = _window(buffers.u_record, name, piece), _window(buffers.v_record, name, piece)
+
+    def run() -> None:
+        fresh = True
+        for block, source in zip(stage.blocks, given, strict=True):
+            block.add(source, from_step, fresh, sums, synops)
+            fresh = False
+        operations[:] = synops
+        neurons.scan_population(
+            population, sums, constant, stage.bias, u, v, held, spikes, first, tally, keep_u, keep_v
+        )
+
+    return run
 
 
 def _window(records: dict[str, Array], name: str, piece: Piece) -> Array:

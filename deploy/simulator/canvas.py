@@ -13,13 +13,15 @@ from deploy.simulator import kernels
 from deploy.simulator.layout import aligned, padded
 
 
-def site_multiplier(shape: Shape) -> int:
-    """``m`` with ``(i * m) >> SITE_SHIFT == i // C`` for every ``i < C * H * W``, within 64 bits.
+def divider(outer: int, inner: int) -> tuple[int, int]:
+    """``(m, s)`` with ``(i * m) >> s == i // inner`` in 64 bits, for every place ``i`` of ``outer * inner < 2^31``.
 
-    ``m = ceil(2^40 / C)`` exceeds the quotient by less than 1, so the result is exact while ``i < 2^40`` / C, and
-    ``i * m < 2^64`` while H * W < 2^23: far beyond any image of :class:`deploy.program.Program`.
+    ``m = ceil(2^s / inner)`` and ``s = 63 - bits(outer)``: ``i * m < outer * 2^s + 2^31 < 2^64``; and ``m * inner``
+    exceeds ``2^s`` by less than ``inner``, so the quotient is exact while ``i * inner < 2^s``, which
+    ``(outer * inner)^2 < 2^62`` ensures.
     """
-    return -(-(1 << kernels.SITE_SHIFT) // shape[0])
+    shift = 63 - outer.bit_length()
+    return -(-(1 << shift) // inner), shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,8 @@ class Scatter:
     sites: npt.NDArray[np.int32]
     shape: npt.NDArray[np.int64]
     canvas: tuple[int, int, int]
+    inner: int
+    multiplier: int
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class _Axis:
         return (kept[0], len(kept)) if kept else (0, 0)
 
 
-def scatter(conv: Conv, shape: Shape, out: Shape, step: int) -> Scatter:
+def scatter(conv: Conv, shape: Shape, out: Shape, step: int, channel_first: bool) -> Scatter:
     """Tables for a source of shape ``(C, H, W)`` and a target of shape ``(O, H', W')``.
 
     Weights are laid out ``[C, kernel rows by phase, phases along x, taps of a phase, output channels]``: what an event
@@ -86,9 +90,12 @@ def scatter(conv: Conv, shape: Shape, out: Shape, step: int) -> Scatter:
     run = lanes * taps if merged else lanes
     per_row, canvas_row = weights[0, 0].size, width * lanes * conv.groups
     sites = _sites(conv, rows, columns, (per_row, weights[0, 0, 0].size), (canvas_row, lanes * conv.groups, left))
+    axes = (shape[0], shape[1] * shape[2])
+    outer, inner = axes if channel_first else axes[::-1]
+    multiplier, shift = divider(outer, inner)
     geometry = [
         weights[0].size, per_row, canvas_row * rows.gap, 1 if merged else taps, run, columns.gap * lanes * conv.groups,
-        out[1], out[2], out[0] // conv.groups, conv.groups, left,
+        out[1], out[2], out[0] // conv.groups, conv.groups, left, int(channel_first), shift,
     ]  # fmt: skip
     return Scatter(
         aligned(weights.reshape(-1)),
@@ -96,6 +103,8 @@ def scatter(conv: Conv, shape: Shape, out: Shape, step: int) -> Scatter:
         sites.reshape(-1),
         np.array(geometry, np.int64),
         (out[1], width, lanes * conv.groups),
+        inner,
+        multiplier,
     )
 
 

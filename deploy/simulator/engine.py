@@ -24,7 +24,7 @@ from deploy.trace import Counter, Trace
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-CHUNK_BYTES: Final = 2 * 1024 * 1024  # a chunk's spikes
+CHUNK_BYTES: Final = 4 * 1024 * 1024  # a chunk's spikes
 LARGEST_CHUNK: Final = 64
 PROGRESS_SECONDS: Final = 0.2
 
@@ -181,7 +181,8 @@ def _on_threads(job: _Job, parts: list[slice], threads: int) -> Iterator[int]:
 def _run_chunk(job: _Job, part: slice) -> int:
     """Run the samples of a part; returns how many."""
     workspace = job.prepared.borrow()
-    program, steps, samples = job.program, job.given.steps, part.stop - part.start
+    program, steps = job.program, job.given.steps
+    samples: int = part.stop - part.start
     values = _frames(job, part, workspace)
     job.input_events[:, part] = kernels.count_events(values).T
     buffers = at_rest(program, workspace, values, steps)
@@ -198,14 +199,10 @@ def _run_chunk(job: _Job, part: slice) -> int:
 
 
 def _frames(job: _Job, part: slice, workspace: Workspace) -> Array:
-    """The input of a part, uint8 ``[B, T or 1, n]``, channel-last."""
-    name, shape = job.program.input.name, job.program.input.shape
+    """The input of a part, uint8 ``[B, T or 1, n]``."""
     rows, _, size = job.given.values.shape
-    frames = workspace.take("spikes", name, (part.stop - part.start, rows, size), np.uint8)
-    if len(shape) == 3 and shape[0] > 1:
-        kernels.channel_last(job.given.values, part.start, shape[0], frames)
-    else:
-        frames[:] = job.given.values[:, part].swapaxes(0, 1)
+    frames = workspace.take("spikes", job.program.input.name, (part.stop - part.start, rows, size), np.uint8)
+    frames[:] = job.given.values[:, part].swapaxes(0, 1)
     return frames
 
 

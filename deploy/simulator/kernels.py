@@ -25,7 +25,8 @@ LANES: Final = 16  # rows of weights are padded to a multiple of it
 _WIDE: Final = 256
 _MIDDLE: Final = 64
 _WORD: Final = 64  # sources looked at together when searching for events
-SITE_SHIFT: Final = 40  # event // channels is (event * multiplier) >> SITE_SHIFT; see plan.site_multiplier
+CHANNEL_FIRST: Final = 11  # place of that flag in the shape of a convolution
+SHIFT: Final = 12  # place of the shift by which a place is divided; see canvas.divider
 _INT16, _INT32, _INT64 = (ir.IntType(bits) for bits in (16, 32, 64))
 _U: Final = np.uint64
 
@@ -88,7 +89,7 @@ def _scattering(lanes: int, scaled: bool = False, single: bool = False) -> Any:
     """
 
     def typed(_typing: Any, canvas: Any, weights: Any, index: Any, count: Any, values: Any, sites: Any, group: Any,
-              multiplier: Any, channels: Any, shape: Any) -> Any:  # fmt: skip
+              multiplier: Any, inner: Any, shape: Any) -> Any:  # fmt: skip
         place = types.uint64
         signature = types.void(canvas, weights, index, place, values, sites, group, place, place, shape)
         return signature, _scatterer(lanes, scaled, single)
@@ -102,6 +103,7 @@ def _scatterer(lanes: int, scaled: bool, single: bool) -> Callable[..., Any]:
             _data(context, builder, signature, arguments, k) for k in (0, 1, 2, 4, 5, 6, 9)
         )
         in_channel, row_weights, row_cells, runs, size, run_cells = (_number(builder, shape, k) for k in range(6))
+        swapped = builder.icmp_unsigned("!=", _number(builder, shape, CHANNEL_FIRST), _place(0))
         wide, narrow = _vector(signature.args[0], lanes), _vector(signature.args[1], lanes)
 
         def add(cell: Any, weight: Any, factor: Any) -> None:
@@ -111,8 +113,9 @@ def _scatterer(lanes: int, scaled: bool, single: bool) -> Callable[..., Any]:
 
         with _loop(builder, arguments[3]) as (e, _):
             i = _number(builder, index, e)
-            site = builder.lshr(builder.mul(i, arguments[7]), _place(SITE_SHIFT))
-            channel = builder.sub(i, builder.mul(site, arguments[8]))
+            quotient = builder.lshr(builder.mul(i, arguments[7]), _number(builder, shape, SHIFT))
+            rest = builder.sub(i, builder.mul(quotient, arguments[8]))
+            site, channel = builder.select(swapped, rest, quotient), builder.select(swapped, quotient, rest)
             start, first, rows = (
                 _number(builder, sites, builder.add(builder.mul(site, _place(3)), _place(k))) for k in range(3)
             )
@@ -245,18 +248,6 @@ def count_events(source: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def channel_last(given: Array, start: int, channels: int, frames: Array) -> None:
-    """Copy samples from ``start`` on from uint8 ``[T, all samples, C*H*W]`` to ``frames`` ``[B, T, H*W*C]``."""
-    pixels = given.shape[2] // channels
-    for t in range(given.shape[0]):
-        for b in range(frames.shape[0]):
-            row, frame = given[t, start + b], frames[b, t]
-            for c in range(channels):
-                for i in range(pixels):
-                    frame[i * channels + c] = row[c * pixels + i]
-
-
-@njit(cache=True, nogil=True)
 def dense_events(
     source: Array, weights: Array, fanout: Array, step: int, exponent: int, rows: int, graded: bool, lag: int,
     first: int, fresh: bool, sums: Array, synops: Array,
@@ -315,7 +306,7 @@ def _gather(
 
 @njit(cache=True, nogil=True)
 def conv_events(
-    source: Array, weights: Array, channels: int, multiplier: int, group: Array, sites: Array, shape: Array,
+    source: Array, weights: Array, inner: int, multiplier: int, group: Array, sites: Array, shape: Array,
     graded: bool, scratch: Array, fanout: Array, step: int, exponent: int, lag: int, first: int, fresh: bool,
     sums: Array, synops: Array,
 ) -> None:  # fmt: skip
@@ -326,14 +317,15 @@ def conv_events(
     length costs more in mispredicted branches than the zero weights it saves. What lands beside the image is dropped.
 
     Args:
-        source: uint8 ``[B, T or 1, H*W*C]``, channel-last.
+        source: uint8 ``[B, T or 1, H*W*C]``, channel-last, or channel-first (the input, as it comes).
         weights: int16 ``[C * ...]``; see :func:`deploy.simulator.plan.scatter`.
-        channels: C; multiplier: for :data:`SITE_SHIFT`.
+        inner: Length of the source's inner axis: C, or H*W where channel-first; multiplier: divides by it.
         group: int32 ``[C]``: canvas channel at which a source channel's outputs begin.
         sites: int32 ``[H*W, 3]``: place on the canvas of the first run, place of its weights, number of rows.
-        shape: int64 ``[11]``: weights a source channel, weights and canvas cells from one row to the next; runs a row,
+        shape: int64 ``[13]``: weights a source channel, weights and canvas cells from one row to the next; runs a row,
             weights a run, canvas cells between runs; output height, width and channels of a group; groups; first cell
-            of the image in a canvas row.
+            of the image in a canvas row; whether the source is channel-first; the
+            multiplier's shift.
         graded: Whether events carry values above 1.
         scratch: int16 or int32 ``[H', canvas width, canvas channels]``, all zero; int16 where no sum can leave it.
         sums: int32 ``[B, S, H'*W'*O]``; the rest as :func:`dense_events`.
@@ -349,7 +341,7 @@ def conv_events(
                 for e in range(count):
                     operations += fanout[index[_U(e)]]
                 _scatter_events(
-                    canvas, weights, index, _U(count), row, sites, group, _U(multiplier), _U(channels), shape, graded
+                    canvas, weights, index, _U(count), row, sites, group, _U(multiplier), _U(inner), shape, graded
                 )
             _emit_image(scratch, shape, step, exponent, fresh, sums[b, s])
             canvas[:] = 0
@@ -359,60 +351,60 @@ def conv_events(
 @njit(cache=True, nogil=True, inline="always")
 def _scatter_events(
     canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
-    channels: int, shape: Array, graded: bool,
+    inner: int, shape: Array, graded: bool,
 ) -> None:  # fmt: skip
     """One step's events, by the loop made for the length of their runs."""
     size = shape[4] if shape[3] == 1 and not graded else 0
     if graded and shape[4] % LANES != 0:
-        _scatter_scaled_singly(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_scaled_singly(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif graded:
-        _scatter_scaled(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_scaled(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif 0 < size <= 80 and size % 16 == 0:
-        _scatter_short(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_short(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size in (96, 128, 160, 192, 256):
-        _scatter_long(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_long(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif shape[4] % (4 * LANES) == 0:
-        _scatter_middle(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_middle(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif shape[4] % LANES == 0:
-        _scatter(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     else:
-        _scatter_singly(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_singly(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _scatter_short(
     canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
-    channels: int, shape: Array,
+    inner: int, shape: Array,
 ) -> None:  # fmt: skip
     size = shape[4]
     if size == 16:
-        _scatter_16(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_16(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 32:
-        _scatter_32(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_32(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 48:
-        _scatter_48(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_48(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 64:
-        _scatter_64(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_64(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 80:
-        _scatter_80(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_80(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _scatter_long(
     canvas: Array, weights: Array, index: Array, count: int, row: Array, sites: Array, group: Array, multiplier: int,
-    channels: int, shape: Array,
+    inner: int, shape: Array,
 ) -> None:  # fmt: skip
     size = shape[4]
     if size == 96:
-        _scatter_96(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_96(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 128:
-        _scatter_128(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_128(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 160:
-        _scatter_160(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_160(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 192:
-        _scatter_192(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_192(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
     elif size == 256:
-        _scatter_256(canvas, weights, index, count, row, sites, group, multiplier, channels, shape)
+        _scatter_256(canvas, weights, index, count, row, sites, group, multiplier, inner, shape)
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -1,4 +1,4 @@
-"""How arrays lie in memory for the kernels: images channel-last, rows padded, starts on cache lines."""
+"""How arrays lie in memory for the kernels: populations channel-last, rows padded, starts on cache lines."""
 
 from __future__ import annotations
 

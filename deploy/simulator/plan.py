@@ -14,7 +14,7 @@ from deploy import fixed_point as fp
 from deploy.program import Conv, Dense, Input, Population, Program, Synapse
 from deploy.simulator import kernels
 from deploy.simulator.buffers import Workspace
-from deploy.simulator.canvas import conv_fanout, scatter, site_multiplier
+from deploy.simulator.canvas import conv_fanout, scatter
 from deploy.simulator.layout import aligned_zeros, padded, to_inner
 
 Array = npt.NDArray[Any]
@@ -108,7 +108,8 @@ def _packed(weights: Array, step: int) -> Array:
 def _dense_block(program: Program, dense: Dense, graded: bool) -> Block:
     source, target = program.node(dense.source), program.node(dense.target)
     step = fp.weight_step(dense.weight_bits, dense.sign_mode)
-    outgoing = to_inner(_packed(dense.weights, step), source.shape).T  # [n_in, n_out]
+    units = _packed(dense.weights, step)
+    outgoing = (units if isinstance(source, Input) else to_inner(units, source.shape)).T  # [n_in, n_out]
     weights = padded(to_inner(outgoing, target.shape))
     fanout = np.count_nonzero(weights, axis=1).astype(np.int32)
     largest = max(int(weights.max(initial=0)), -int(weights.min(initial=0)), 1)
@@ -123,21 +124,21 @@ def _dense_block(program: Program, dense: Dense, graded: bool) -> Block:
 
 
 def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
-    shape = program.node(conv.source).shape
+    source = program.node(conv.source)
+    shape, channel_first = source.shape, isinstance(source, Input)
     out = conv.output_shape(shape)
     step = fp.weight_step(conv.weight_bits, conv.sign_mode)
-    tables = scatter(conv, shape, out, step)
+    tables = scatter(conv, shape, out, step, channel_first)
     units = np.abs(conv.weights.astype(np.int64) // step).reshape(out[0], -1).sum(axis=1).max(initial=0)
     register = np.int16 if units <= INT16_MAX and not graded else np.int32
-    fanout = np.ascontiguousarray(to_inner(conv_fanout(conv, shape, out).reshape(-1), shape))
-
-    multiplier = site_multiplier(shape)
+    reached = conv_fanout(conv, shape, out).reshape(-1)
+    fanout = np.ascontiguousarray(reached if channel_first else to_inner(reached, shape))
 
     def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
         canvas = aligned_zeros(tables.canvas, register)
         kernels.conv_events(
-            given, tables.weights, shape[0], multiplier, tables.group, tables.sites, tables.shape, graded, canvas,
-            fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
+            given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape, graded,
+            canvas, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
         )  # fmt: skip
 
     return Block(conv.source, conv.delay, add)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deploy.errors import SpikesError
 from deploy.program import Program
-from deploy.simulator.advance import advance
+from deploy.simulator.advance import bound
 from deploy.simulator.buffers import Workspace, at_rest
-from deploy.simulator.layout import to_inner, to_outer
+from deploy.simulator.layout import to_outer
 from deploy.simulator.plan import plan
 from deploy.spikes import stimulus
 
@@ -33,6 +34,8 @@ class Session:
         self._buffers = at_rest(self.program, Workspace(), values, self._history)
         for spikes in self._buffers.spikes.values():
             spikes.fill(0)
+        stages, last = self._plan.stages, self._history - 1
+        self._pieces = [piece for stage in stages for piece in bound(stage, self._buffers, last, 1)]
 
     def step(self, spikes_in: npt.ArrayLike) -> Array:
         """Advance one step.
@@ -48,14 +51,33 @@ class Session:
         """
         array = np.asarray(spikes_in)
         single = array.ndim == len(self.program.input.shape)
-        given = stimulus(self.program, array[None] if single else array, steps=1)
-        for held in self._buffers.spikes.values():
-            held[:, :-1] = held[:, 1:]
-        self._buffers.spikes[self.program.input.name][:, -1] = to_inner(given.values[0], self.program.input.shape)
-        advance(self._plan, self._buffers, self._history - 1, 1)
+        values = self._checked(array[None] if single else array)
+        if self._history > 1:
+            for held in self._buffers.spikes.values():
+                held[:, :-1] = held[:, 1:]
+        self._buffers.spikes[self.program.input.name][:, -1] = values
+        for piece in self._pieces:
+            piece()
         out = self._last(self.program.output.name)
         answer: Array = out[0] if single else out
         return answer
+
+    def _checked(self, array: Array) -> Array:
+        """Spikes uint8 ``[B, n]``; what is uint8 and in range already takes no detour (a third of a step's time)."""
+        source = self.program.input
+        if array.dtype == np.uint8 and array.shape == (self._batch, *source.shape) and array.max() <= source.largest:
+            return array.reshape(self._batch, -1)
+        given = stimulus(self.program, array, steps=1)
+        if given.samples != self._batch:
+            raise SpikesError(
+                "the spikes are of another number of samples",
+                where=source.name,
+                got=given.samples,
+                allowed=self._batch,
+                next_step="open the session with batch=...",
+            )
+        values: Array = given.values[0]
+        return values
 
     def _last(self, name: str) -> Array:
         last: Array = to_outer(self._buffers.spikes[name][:, -1], self.program.node(name).shape).copy()
