@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from deploy.simulator.advance import advance
 from deploy.simulator.buffers import TALLIES, Buffers, Workspace, at_rest
 from deploy.simulator.layout import to_outer
 from deploy.simulator.plan import Plan, plan
+from deploy.simulator.threads import advance_in_waves, together
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Counter, Trace
 
@@ -26,7 +27,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 CHUNK_BYTES: Final = 4 * 1024 * 1024  # a chunk's spikes
 LARGEST_CHUNK: Final = 64
-PROGRESS_SECONDS: Final = 0.2
+WORTH_THREADS: Final = 1 << 20  # neuron updates; waking a thread costs about as much as 100,000 of them
 
 
 @dataclass(frozen=True)
@@ -152,34 +153,17 @@ def _chunk_size(job: _Job, threads: int) -> int:
 def _run_chunks(job: _Job, threads: int, progress: Progress | None) -> None:
     samples, size = job.given.samples, _chunk_size(job, threads)
     parts = [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+    several = threads > 1 and len(parts) > 1
+    calls = [partial(_run_chunk, job, part, 1 if several else threads) for part in parts]
     finished = 0
-    for done in _in_turn(job, parts) if threads == 1 or len(parts) == 1 else _on_threads(job, parts, threads):
+    for done in together(calls, threads, job.stop) if several else (call() for call in calls):
         finished += done
         if progress:
             progress(finished, samples)
 
 
-def _in_turn(job: _Job, parts: list[slice]) -> Iterator[int]:
-    """Samples done, after each part."""
-    for part in parts:
-        yield _run_chunk(job, part)
-
-
-def _on_threads(job: _Job, parts: list[slice], threads: int) -> Iterator[int]:
-    """Samples done, now and then; when anything is raised here or there, the threads end before it leaves."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending = {pool.submit(_run_chunk, job, part) for part in parts}
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=PROGRESS_SECONDS, return_when=FIRST_EXCEPTION)
-                yield sum(future.result() for future in done)
-        finally:
-            job.stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _run_chunk(job: _Job, part: slice) -> int:
-    """Run the samples of a part; returns how many."""
+def _run_chunk(job: _Job, part: slice, threads: int = 1) -> int:
+    """Run the samples of a part, on several threads where that pays; returns how many."""
     workspace = job.prepared.borrow()
     program, steps = job.program, job.given.steps
     samples: int = part.stop - part.start
@@ -191,6 +175,8 @@ def _run_chunk(job: _Job, part: slice) -> int:
     if job.prepared.stepwise:
         for step in range(steps):
             advance(job.prepared, buffers, step, 1)
+    elif threads > 1 and steps > 1 and samples * steps * program.neurons >= WORTH_THREADS:
+        advance_in_waves(job.prepared, buffers, steps, threads)
     else:
         advance(job.prepared, buffers, 0, steps)
     _collect(job, buffers, part)
