@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | scoreboard | clean.  `make demo` on a fresh clone needs nothing but python3 and make.
+# make setup | demo | test | test-long | lint | parity | scoreboard | bench | clean.  `make demo` on a fresh clone needs nothing but python3 and make.
 #
 # PYTHON       the Python 3.10 to 3.13 that .venv is made from (default python3)
 # TORCH_INDEX  an extra package index to take torch from; PyTorch's own CPU index avoids the large CUDA build on Linux
@@ -20,7 +20,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test lint parity scoreboard bench clean
+.PHONY: setup demo test test-long lint parity scoreboard bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -46,7 +46,10 @@ demo: setup
 	$(BIN)/neurokd demo $(ARGS)
 
 test: setup
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
+
+test-long: setup
+	$(PYTEST) -m long $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
