@@ -52,7 +52,7 @@ def machine() -> list[Row]:
 
 
 LAVA_GOALS: Final = {students.DENSE: ">= 300", students.CONV: ">= 3000", students.DEEP: ">= 3000"}
-SAMPLES: Final = {students.DENSE: 1024, students.CONV: 512, students.DEEP: 128}
+SAMPLES: Final = {students.DENSE: 512, students.CONV: 256, students.DEEP: 64}
 LAVA_SAMPLES: Final = {students.DENSE: (2, 22), students.CONV: (1, 3), students.DEEP: (1, 2)}
 
 
@@ -69,7 +69,7 @@ def student(spec: str) -> list[Row]:
             "PyTorch": lambda: floats.in_batches(network, x),
             "snntorch": lambda: floats.in_batches(loop, x),
         },
-        seconds=4,
+        seconds=6,
     )
     each = {name: 1e6 * s / T / spikes.shape[1] for name, s in seconds.items()}
     case = f"{spec}, T = {T}"
@@ -124,13 +124,13 @@ def _against_lava(case: str, spec: str, program: Program, spikes: Any, ours: flo
 def throughput() -> list[Row]:
     """784 -> 800 alone: synaptic operations a second, beside what the processor can add."""
     program = students.program("784-800", seed=SEED)
-    spikes = students.rate_coded((784,), 2048, students.ACTIVITY, seed=SEED + 1)
+    spikes = students.rate_coded((784,), 512, students.ACTIVITY, seed=SEED + 1)
     synops = int(simulator.run(program, spikes).counters["layer0"].synops.sum())
     one, two = (
         (lambda: simulator.run(program, spikes, record=(), threads=1)),
         (lambda: simulator.run(program, spikes, record=(), threads=2)),
     )
-    seconds = least({"one": one, "two": two}, seconds=4)
+    seconds = least({"one": one, "two": two}, seconds=10)
     peaks = {kind.__name__: clock.peak_adds(kind) for kind in (np.int8, np.int16)}
     case = "784-800, 13 % activity"
     rates = {name: synops / s for name, s in seconds.items()}

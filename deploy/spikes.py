@@ -19,7 +19,8 @@ class Stimulus:
     """What enters a program.
 
     Attributes:
-        values: uint8 ``[T, B, n]``, or ``[1, B, n]`` when the same values are presented at every step.
+        values: uint8 ``[T, B, n]``, or ``[1, B, n]`` when the same values are presented at every step; never written
+            to, for it may be the caller's own memory.
         steps: Time steps T.
     """
 
@@ -105,7 +106,8 @@ def _values(array: npt.NDArray[np.generic], program: Program) -> npt.NDArray[np.
             allowed=f"bool or integers 0..{largest}",
             next_step="encode the images first (neurokd.Encoding), or cast what is already 0 and 1",
         )
-    low, high = int(array.min()), int(array.max())
+    unsigned = array.dtype.kind in "bu"  # one look at the values less: a test set has hundreds of megabytes
+    low, high = 0 if unsigned else int(array.min()), int(array.max())
     if low < 0 or high > largest:
         raise SpikesError(
             "the spikes are out of range",
@@ -113,7 +115,7 @@ def _values(array: npt.NDArray[np.generic], program: Program) -> npt.NDArray[np.
             got=f"{low}..{high}",
             allowed=f"0..{largest}",
         )
-    return array.astype(np.uint8)
+    return array.astype(np.uint8, copy=False)
 
 
 def load_spikes(path: str | Path) -> dict[str, npt.NDArray[Any]]:

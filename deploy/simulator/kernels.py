@@ -73,6 +73,15 @@ def _typed_nonzero(_typing: Any, row: Any, at: Any) -> Any:
     return types.uint64(row, types.uint64), generate
 
 
+def _typed_ones(_typing: Any, word: Any) -> Any:
+    """Bits of a uint64 that are one."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
 def _typed_trailing_zeros(_typing: Any, word: Any) -> Any:
     """Zero bits below the lowest one of a uint64 that is not zero."""
 
@@ -193,6 +202,7 @@ def _row_adder(lanes: int, scaled: bool) -> Callable[..., Any]:
 
 
 _nonzero: Any = intrinsic(_typed_nonzero)
+_ones: Any = intrinsic(_typed_ones)
 _trailing_zeros: Any = intrinsic(_typed_trailing_zeros)
 _add_rows_wide, _add_rows_middle, _add_rows = (_row_adding(lanes, False) for lanes in (_WIDE, _MIDDLE, LANES))
 _add_scaled_rows_middle, _add_scaled_rows = (_row_adding(lanes, True) for lanes in (_MIDDLE, LANES))
@@ -243,7 +253,14 @@ def count_events(source: Array) -> Array:
     counts = np.empty(source.shape[:2], np.int64)
     for b in range(source.shape[0]):
         for t in range(source.shape[1]):
-            counts[b, t] = np.count_nonzero(source[b, t])
+            row, at, count = source[b, t], _U(0), _U(0)
+            while at + _U(_WORD) <= _U(row.size):
+                count += _ones(_nonzero(row, at))
+                at += _U(_WORD)
+            while at < _U(row.size):
+                count += _U(row[at] != 0)
+                at += _U(1)
+            counts[b, t] = count
     return counts
 
 
