@@ -102,6 +102,8 @@ def spikes_of(sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None = 
         float32 spikes ``[T, B, *shape]``. Gradients: those of a float neuron with these membranes and spikes.
     """
     held = project(bias, -float(LARGEST_BIAS), float(LARGEST_BIAS), 0)
+    if not torch.is_grad_enabled():
+        return scan(sums, integer_biases(held), rule.grid, steps)[0]
     spikes: Tensor = _Neurons.apply(sums, held, rule, steps)  # type: ignore[no-untyped-call]
     return spikes
 

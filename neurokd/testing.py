@@ -26,6 +26,7 @@ Rng = np.random.Generator
 BETAS: Final = (0.0, 1 / 4096, 0.3, 0.9, 0.9, 4095 / 4096, 1.0)
 ALPHAS: Final = (0.0, 1 / 4096, 0.5, 0.75, 0.99, 4095 / 4096)
 WIDTHS: Final = (8, 8, 6, 4, 3, 2)
+INPUT_BITS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 8, 8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def random_student(rng: Rng) -> SpikingNetwork:
         return [values[index] for index in rng.integers(0, len(values), count)]
 
     student = build(
-        spec, seed=int(rng.integers(1 << 31)), steps=int(rng.integers(1, 13)), input_bits=int(rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 8, 8])),
+        spec, seed=int(rng.integers(1 << 31)), steps=int(rng.integers(1, 13)), input_bits=int(rng.choice(INPUT_BITS)),
         neuron=each(("lif", "cuba")), beta=each(BETAS), alpha=each(ALPHAS), threshold=each((0.05, 1.0, 1.0, 30.0)),
         norm=each((True, False)), bias=each((True, True, False)),
     )  # fmt: skip
@@ -96,7 +97,9 @@ def _image_layers(rng: Rng) -> list[str]:
     fields = [f"{rng.integers(4, 12)}x{rng.integers(4, 12)}x{channels}"]
     for _ in range(rng.integers(1, 3)):
         if rng.random() < 0.4:
-            fields.append(f"p{rng.integers(1, 4)}x{rng.integers(1, 4)}" + _maybe(rng, f"s{rng.integers(1, 4)}"))
+            window = rng.integers(1, 4, 2)
+            padded = _maybe(rng, f"p{window[0] // 2}x{window[1] // 2}")
+            fields.append(f"p{window[0]}x{window[1]}{_maybe(rng, f's{rng.integers(1, 4)}')}{padded}")
         groups = int(rng.choice([1, channels]))
         channels = groups * int(rng.integers(1, 4))
         kernel, stride, padding = (f"{rng.integers(low, 4)}x{rng.integers(low, 4)}" for low in (1, 1, 0))

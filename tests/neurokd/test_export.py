@@ -19,7 +19,7 @@ from neurokd.export import DT, export, to_graph  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.quantize import to_integers  # noqa: E402
 
-SPEC = "9x7x2-6c3x2s2x1p1x0g2d1x2-p2x1-5-4"
+SPEC = "9x7x2-6c3x2s2x1p1x0g2d1x2-p2x1p1x0-5-4"
 
 
 def network(**options: Any) -> SpikingNetwork:
@@ -53,7 +53,7 @@ def test_the_files_nodes_are_the_networks_layers() -> None:
     assert isinstance(conv, nir.Conv2d)
     assert (conv.stride, conv.padding, conv.dilation, conv.groups) == ((2, 1), (1, 0), (1, 2), 2)
     assert isinstance(pool, nir.AvgPool2d)
-    assert (pool.kernel_size, pool.stride, pool.padding) == ((2, 1), (2, 1), (0, 0))
+    assert (pool.kernel_size, pool.stride, pool.padding) == ((2, 1), (2, 1), (1, 0))
     assert (graph.dt, graph.reset) == (DT, "zero")
     assert graph.settings == nir.RunSettings(7, "direct", 5, "loihi2")
 

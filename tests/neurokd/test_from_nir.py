@@ -24,7 +24,7 @@ from neurokd.quantized import QuantizedNetwork  # noqa: E402
 from neurokd.testing import random_case  # noqa: E402
 
 DT = 1e-4
-SPEC = "9x7x2-6c3x2s2x1p1x0g2d1x2-p2x1-5-4"
+SPEC = "9x7x2-6c3x2s2x1p1x0g2d1x2-p2x1p1x0-5-4"
 
 
 def student() -> SpikingNetwork:

@@ -296,10 +296,23 @@ def test_a_living_network_has_no_dead_layer(digits: Dataset) -> None:
     assert chip.training
 
 
-def test_the_largest_membrane_is_that_of_all_batches() -> None:
+def test_the_largest_membrane_is_that_of_all_batches(digits: Dataset) -> None:
+    order = [*range(500), *range(1000, len(digits.train)), *range(500, 1000)]  # the brightest image in the middle
+    feed = Feed(digits.train.take(order), dataclasses.replace(ENCODING, steps=1))
+    chip = to_integers(silent_network(0.5))
+    layer = chip.quantized_layers()[0]
+    highest = [
+        float(layer.membranes(chip.integers(batch.inputs, 1)[0], 1)[1].max()) * 64 for batch in feed.in_order()
+    ]  # fmt: skip
+    assert len(highest) > 2
+    assert max(highest) not in (highest[0], highest[-1])
+    assert dead_layers(chip, feed)[0].largest == max(highest)
+
+
+def test_a_dead_layers_text_gives_threshold_and_factor() -> None:
     dead = DeadLayer("conv1", 100, 0.01, 64 * 80 + 1)
     assert dead.waking_vth == 80
-    assert "a threshold of 0.8 (vth 80)" in str(dead)
+    assert "a threshold of 0.8 (vth 80) or weights and biases 1.25 times as large wake it" in str(dead)
 
 
 @pytest.mark.train
