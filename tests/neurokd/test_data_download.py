@@ -137,7 +137,7 @@ def test_another_file_in_its_place_is_never_overwritten(server: Server, tmp_path
 
 def test_the_next_mirror_is_tried(server: Server, tmp_path: Path) -> None:
     server.files["/good/file.gz"] = ZIPPED
-    server.files["/wrong/file.gz"] = gzip.compress(b"something else")
+    server.files["/wrong/file.gz"] = gzip.compress(b"something else", mtime=0)
     mirrors = (nowhere(), server.address + "missing/", server.address + "wrong/", server.address + "good/")
     assert names(download("x", tmp_path, remote=one_file(*mirrors))) == ["file.gz"]
     assert [path for path, _ in server.asked] == ["/missing/file.gz", "/wrong/file.gz", "/good/file.gz"]
@@ -182,7 +182,7 @@ def test_a_finished_partial_file_only_gets_its_name(server: Server, tmp_path: Pa
     assert not server.asked
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"other"), ZIPPED[:-1], b"<html>login</html>", b""])
+@pytest.mark.parametrize("content", [gzip.compress(b"other", mtime=0), ZIPPED[:-1], b"<html>login</html>", b""])
 def test_a_wrong_checksum_leaves_nothing_behind(server: Server, tmp_path: Path, content: bytes) -> None:
     server.files["/file.gz"] = content
     with pytest.raises(DataError, match="the downloaded file has a wrong checksum") as caught:

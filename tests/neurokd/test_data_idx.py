@@ -35,7 +35,9 @@ def write_set(folder: Path, *, count: int = 40, zipped: bool = False, seed: int 
         arrays[f"{part}-labels-idx1-ubyte"] = (np.arange(size) % 10).astype(np.uint8)
     for name, array in arrays.items():
         content = idx_bytes(array)
-        (folder / (name + ".gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
+        (folder / (name + ".gz" if zipped else name)).write_bytes(
+            gzip.compress(content, mtime=0) if zipped else content
+        )
     return arrays
 
 
@@ -114,11 +116,11 @@ GOOD = idx_bytes(np.zeros((40, 28, 28)))
         (idx_bytes(np.zeros((40, 28, 27))), "the images have another size", "(28, 27)"),
         (idx_bytes(np.zeros((0, 28, 28))), "the IDX header gives an impossible shape", "(0, 28, 28)"),
         (GOOD[:4] + b"\xff" * 12, "the IDX header gives an impossible shape", "4294967295"),
-        (gzip.compress(GOOD)[:-9], "the gzip file is damaged", "end-of-stream"),
-        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "the gzip file is damaged", "CRC check failed"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "the gzip file is damaged", "end-of-stream"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "the gzip file is damaged", "CRC check failed"),
         (b"\x1f\x8b" + b"x" * 40, "the gzip file is damaged", "method"),
-        (gzip.compress(GOOD)[:12] + b"\xff" * 60, "the gzip file is damaged", ""),
-        (gzip.compress(b""), "the IDX file is truncated", "0 bytes"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff" * 60, "the gzip file is damaged", ""),
+        (gzip.compress(b"", mtime=0), "the IDX file is truncated", "0 bytes"),
     ],
 )
 def test_damaged_images_are_refused(tmp_path: Path, content: bytes, what: str, got: str) -> None:
@@ -178,7 +180,7 @@ def test_what_is_written_is_read_back(
     tmp_path_factory: pytest.TempPathFactory, array: np.ndarray, zipped: bool
 ) -> None:
     path = tmp_path_factory.mktemp("idx") / "file"
-    path.write_bytes(gzip.compress(idx_bytes(array)) if zipped else idx_bytes(array))
+    path.write_bytes(gzip.compress(idx_bytes(array), mtime=0) if zipped else idx_bytes(array))
     read, _ = read_idx(path, axes=array.ndim)
     np.testing.assert_array_equal(read, array)
 
@@ -189,7 +191,7 @@ def test_any_damage_gives_a_typed_error_or_an_array(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int, cut: int, zipped: bool
 ) -> None:
     whole = idx_bytes(np.arange(44).reshape(1, 4, 11))
-    content = bytearray(gzip.compress(whole) if zipped else whole)
+    content = bytearray(gzip.compress(whole, mtime=0) if zipped else whole)
     content[position] = value
     path = tmp_path_factory.mktemp("idx") / "file"
     path.write_bytes(content[: len(content) - cut])
