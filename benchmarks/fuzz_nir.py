@@ -26,8 +26,11 @@ from benchmarks.nir_damage import damage, network
 from benchmarks.rows import Row, versions
 from benchmarks.rows import write as write_rows
 from deploy.check import check
+from deploy.files import read_json, write_json
 from deploy.graph import write
 from deploy.graph.probe import Probe
+
+SLOW = 5.0
 
 
 @dataclass
@@ -35,7 +38,8 @@ class Result:
     """What a run of the fuzzer saw.
 
     Attributes:
-        count: Files checked.
+        count: Files to check.
+        done: Files checked so far.
         crashes: ``kind: exception`` of every exception that reached the caller.
         accepted: Files in which nothing was found wrong.
         slowest: Longest check in seconds.
@@ -44,6 +48,7 @@ class Result:
     """
 
     count: int = 0
+    done: int = 0
     crashes: list[str] = field(default_factory=list)
     accepted: int = 0
     slowest: float = 0.0
@@ -51,31 +56,51 @@ class Result:
     kinds: Counter[str] = field(default_factory=Counter)
 
 
-def fuzz(count: int, seed: int, folder: Path, keep: Path | None = None) -> Result:
-    """Check ``count`` damaged files; those that crash or take over 5 seconds go to ``keep``."""
-    result = Result(count)
+def fuzz(count: int, seed: int, folder: Path, keep: Path | None = None, state: Path | None = None) -> Result:
+    """Check ``count`` damaged files; crashing and slow ones go to ``keep``; ``state`` takes up a run cut short."""
+    result = _stored(state, count)
     whole, path = folder / "whole.nir", folder / "damaged.nir"
     write(network(), whole)
     original = whole.read_bytes()
     with Probe() as probe:
-        for index in range(count):
+        for index in range(result.done, count):
             path.write_bytes(original)
             kind = damage(path, np.random.default_rng([seed, index]))
+            crashes, seconds = len(result.crashes), _timed(path, f"{index} {kind}", probe, result)
+            if seconds > SLOW:  # the machine may have been busy; what hangs, hangs again
+                seconds = min(seconds, _timed(path, f"{index} {kind}", probe, Result()))
+            if seconds > SLOW or len(result.crashes) > crashes:
+                _keep(path, keep, f"{seed}_{index}.nir")
             result.kinds[kind] += 1
-            start = time.perf_counter()
-            try:
-                found = check(path, "loihi2", probe=probe)
-                result.accepted += not any(finding.severity == "error" for finding in found)
-            except Exception as error:  # noqa: BLE001 - the one thing this looks for
-                result.crashes.append(f"{index} {kind}: {type(error).__name__}: {error}")
-                _keep(path, keep, f"crash_{seed}_{index}.nir")
-            seconds = time.perf_counter() - start
             result.slowest = max(result.slowest, seconds)
-            if seconds > 5:
-                _keep(path, keep, f"slow_{seed}_{index}.nir")
-    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    result.megabytes = max(usage) / 1024
+            result.done = index + 1
+            if state is not None and result.done % 100 == 0:
+                write_json(state, {**vars(result), "kinds": dict(result.kinds), "megabytes": _megabytes(result)})
+    result.megabytes = _megabytes(result)
     return result
+
+
+def _stored(state: Path | None, count: int) -> Result:
+    if state is None or not state.exists():
+        return Result(count)
+    stored = Result(**read_json(state))
+    stored.kinds = Counter(stored.kinds)
+    return stored
+
+
+def _timed(path: Path, label: str, probe: Probe, result: Result) -> float:
+    start = time.perf_counter()
+    try:
+        found = check(path, "loihi2", probe=probe)
+        result.accepted += not any(finding.severity == "error" for finding in found)
+    except Exception as error:  # noqa: BLE001 - the one thing this looks for
+        result.crashes.append(f"{label}: {type(error).__name__}: {error}")
+    return time.perf_counter() - start
+
+
+def _megabytes(result: Result) -> float:
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(result.megabytes, max(usage) / 1024)
 
 
 def _keep(path: Path, keep: Path | None, name: str) -> None:
@@ -105,9 +130,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for files that crash or take over 5 seconds")
+    parser.add_argument("--state", type=Path, help="file that keeps the figures so far, to go on after an interruption")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = fuzz(options.count, options.seed, Path(folder), options.keep)
+        result = fuzz(options.count, options.seed, Path(folder), options.keep, options.state)
     found = rows(result, options.seed)
     write_rows("nir_fuzz", found)
     for row in found:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy import reference, simulator
 from deploy.edge_cases import EDGE, edge_case
-from deploy.errors import NeurokdError
+from deploy.errors import ConfigError, NeurokdError
 from deploy.loihi.client import Job, run_jobs, worker_info
 from deploy.testing import Case, Kinds, differences, random_case
 from deploy.trace import Trace
@@ -141,3 +143,60 @@ def test_random_programs_equal_lava() -> None:
 @pytest.mark.usefixtures("lava")
 def test_edge_programs_equal_lava() -> None:
     compare_with_lava([edge_case(seed) for seed in range(10_000, 10_005)])
+
+
+def test_the_long_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished blocks are not run again by the same code; other code runs them anew; a difference is an exit code."""
+    from benchmarks import parity, rows
+
+    ran: list[parity.Block] = []
+
+    def stand_in(block: parity.Block) -> tuple[list[str], float]:
+        ran.append(block)
+        return (["seed 3: out.v: 1 values", "seed 3: counts: 1 values"] if block.kind == wrong else []), 2.0
+
+    class Here:
+        """An executor that runs at once, in this process."""
+
+        def __init__(self, _: int) -> None: ...
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, task: Callable[..., object], *given: object) -> Future[object]:
+            future: Future[object] = Future()
+            future.set_result(task(*given))
+            return future
+
+    monkeypatch.setattr(parity, "run_block", stand_in)
+    monkeypatch.setattr(parity, "ProcessPoolExecutor", Here)
+    wrong, asked = "", ["--reference", "700", "--reference-edges", "0", "--lava", "30", "--lava-edges", "10"]
+    assert parity.main([*asked, "--out", str(tmp_path)]) == 0
+    assert [(b.against, b.first, b.count) for b in ran] == [
+        ("Lava", 0, 25), ("Lava", 25, 5), ("Lava", 0, 10), ("reference", 0, 500), ("reference", 500, 200),
+    ]  # fmt: skip
+    assert parity.main([*asked, "--out", str(tmp_path)]) == 0
+    assert len(ran) == 5
+    figures = {(row["case"], row["metric"]): row for row in rows.read(tmp_path)["parity"]}
+    assert figures["simulator = reference", "programs compared"]["value"] == 700
+    assert figures["simulator = reference", "programs compared"]["met"] is False
+    assert figures["simulator = Lava", "differing programs"]["met"] is True
+    assert figures["simulator = Lava", "programs a second, one process"]["value"] == pytest.approx(40 / 6, abs=0.01)
+
+    monkeypatch.setattr(parity, "code", lambda: "other")
+    wrong = "edge"
+    assert parity.main([*asked, "--out", str(tmp_path)]) == 1
+    assert len(ran) == 10
+    figures = {(row["case"], row["metric"]): row for row in rows.read(tmp_path)["parity"]}
+    assert figures["simulator = Lava", "differing programs"]["value"] == 1
+    assert "seed 3: out.v" in str([row["value"] for key, row in figures.items() if key[1] == "differences"])
+    with pytest.raises(ConfigError, match="workers must be positive"):
+        parity.main(["--workers", "0", "--out", str(tmp_path)])
+
+
+def test_a_block_of_the_long_run_compares_for_real() -> None:
+    from benchmarks import parity
+
+    assert parity.run_block(parity.Block("reference", "random", 0, 4))[0] == []
+    assert parity.run_block(parity.Block("reference", "edge", 0, 4))[0] == []
+    assert len(parity.code()) == 12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -181,9 +180,3 @@ def test_status_of_the_real_sets(shared_data: Path) -> None:
     mnist = found["mnist"]
     assert (mnist.found, mnist.official, mnist.train, mnist.test) == (True, True, 60_000, 10_000)
     assert mnist.size == sum(path.stat().st_size for path in (shared_data / "mnist").iterdir())
-
-
-def test_data_come_without_torch_and_scikit_learn() -> None:
-    code = "import sys, neurokd.data, neurokd.encoding; print([m for m in ('torch', 'sklearn') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
