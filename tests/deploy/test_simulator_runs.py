@@ -184,7 +184,8 @@ def test_sessions_take_any_integers_and_images() -> None:
 
 
 INTERRUPTED = """
-import sys, threading, time
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with SIGINT ignored
 import numpy as np
 from deploy import simulator
 from deploy.program import Dense, Input, Population, Program

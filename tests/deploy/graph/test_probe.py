@@ -48,7 +48,11 @@ def test_a_good_file_passes_and_errors_come_back_typed(good: Path, tmp_path: Pat
 
 
 def test_a_file_that_takes_too_long_ends_the_helper_and_the_next_gets_another(good: Path) -> None:
-    with Probe(seconds=-1.0) as probe:
+    with Probe(seconds=30.0) as probe:
+        probe.check(good)
+        assert probe._process is not None
+        probe.seconds = 0.2
+        os.kill(probe._process.pid, signal.SIGSTOP)
         with pytest.raises(GraphError, match="HDF5 structure cannot be read") as caught:
             probe.check(good)
         assert "does not end" in caught.value.got

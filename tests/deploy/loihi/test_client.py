@@ -243,7 +243,8 @@ def children_of(process: int) -> list[int]:
 
 
 PARENT = textwrap.dedent("""
-    import subprocess, sys
+    import signal, subprocess, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with SIGINT ignored
     import numpy as np
     from deploy.loihi import client
     from deploy.testing import random_case
