@@ -1,6 +1,7 @@
-# make setup | demo | test | test-long | lint | parity | scoreboard | bench | clean.  `make demo` on a fresh clone needs nothing but python3 and make.
+# make setup | demo | test | test-long | test-310 | lint | parity | scoreboard | bench | clean.  `make demo` on a fresh clone needs nothing but python3 and make.
 #
 # PYTHON       the Python 3.10 to 3.13 that .venv is made from (default python3)
+# PYTHON310    the Python 3.10 that test-310 takes (default: what .ci/python310 finds)
 # TORCH_INDEX  an extra package index to take torch from; PyTorch's own CPU index avoids the large CUDA build on Linux
 # ARGS         passed on to the command: make demo ARGS="--data mnist --data-root ../shared/datasets"
 
@@ -20,7 +21,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test test-long lint parity scoreboard bench clean
+.PHONY: setup demo test test-long test-310 lint parity scoreboard bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -51,6 +52,23 @@ test: setup
 test-long: setup
 	$(PYTEST) -m long $(ARGS)
 
+# Where Loihi hosts are: Python 3.10, lava-nc and numpy as Lava's own metadata wants them, no torch. One test process a
+# core as above; the whole chip side, the golden vectors and the parity sample.
+VENV310 := .venv-310
+PIP310 := $(VENV310)/bin/python -m pip install --disable-pip-version-check --no-input
+
+$(VENV310)/stamps/venv: .ci/python310
+	@python=$$(PYTHON310='$(PYTHON310)' sh .ci/python310) && \
+		$(STEP) "make $(VENV310) with $$python" $@ "$$python" -m venv $(VENV310)
+
+$(VENV310)/stamps/packages: $(VENV310)/stamps/venv pyproject.toml constraints.txt
+	@$(STEP) "install neurokd and Lava for Python 3.10, without torch" $@ \
+		$(PIP310) -c constraints.txt -e '.[lava]' pytest pytest-timeout pytest-xdist hypothesis
+
+test-310: $(VENV310)/stamps/packages
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV310)/bin/python -m pytest -n 2 --dist worksteal -m "not long" \
+		tests/deploy tests/golden $(ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,5 +87,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.lava_worker
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV310) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -60,7 +60,8 @@ class Probe:
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(OSError):  # what was not sent before it ended is flushed here again
+                    stream.close()
 
     def check(self, path: str | Path) -> None:
         """Read ``path`` elsewhere.
