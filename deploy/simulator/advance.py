@@ -74,7 +74,7 @@ def _bound_piece(
             fresh = False
         operations[:] = synops
         neurons.scan_population(
-            population, sums, constant, stage.bias, u, v, held, spikes, first, tally, keep_u, keep_v
+            population, stage.calm, sums, constant, stage.bias, u, v, held, spikes, first, tally, keep_u, keep_v
         )
 
     return run

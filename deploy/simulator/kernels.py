@@ -113,7 +113,8 @@ def _scatterer(lanes: int, scaled: bool, single: bool) -> Callable[..., Any]:
         )
         in_channel, row_weights, row_cells, runs, size, run_cells = (_number(builder, shape, k) for k in range(6))
         swapped = builder.icmp_unsigned("!=", _number(builder, shape, CHANNEL_FIRST), _place(0))
-        wide, narrow = _vector(signature.args[0], lanes), _vector(signature.args[1], lanes)
+        unit = min(lanes, LANES) if single else lanes
+        wide, narrow = _vector(signature.args[0], unit), _vector(signature.args[1], unit)
 
         def add(cell: Any, weight: Any, factor: Any) -> None:
             added = _widened(builder, _load(builder, weights, weight, narrow), wide)
@@ -135,7 +136,8 @@ def _scatterer(lanes: int, scaled: bool, single: bool) -> Callable[..., Any]:
             with _loop(builder, rows) as (row, _):
                 to, come = (builder.add(a, builder.mul(row, b)) for a, b in ((cell, row_cells), (weight, row_weights)))
                 if single:
-                    add(to, come, factor)
+                    for k in range(0, lanes, unit):
+                        add(builder.add(to, _place(k)), builder.add(come, _place(k)), factor)
                 else:
                     with _loop(builder, runs) as (run, _), _loop(builder, size, lanes) as (k, _):
                         to_run, come_run = builder.mul(run, run_cells), builder.mul(run, size)

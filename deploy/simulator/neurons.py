@@ -15,6 +15,9 @@ from numba import njit
 from deploy.program import Population
 
 Array = Any  # numpy arrays; numba specialises on their types
+MEMORYLESS: Final = 4095  # the du of a plain LIF: nothing of u is left after a step
+EDGE: Final = 1 << 23
+TOGETHER: Final = 1024  # neurons whose u, v, bias, sums and spikes (17 bytes each) fit the first-level cache
 NEVER: Final = (1 << 25) - 1  # a vth that no saturated membrane exceeds, and whose ``<< 6`` fits int32: a readout's
 
 
@@ -50,7 +53,7 @@ def integrate(u: int, v: int, a: int, bias: int, current_factor: int, membrane_f
 
 
 def scan_population(
-    population: Population, sums: Array, constant: bool, bias: Array, u: Array, v: Array, held: Array,
+    population: Population, calm: bool, sums: Array, constant: bool, bias: Array, u: Array, v: Array, held: Array,
     spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
 ) -> None:  # fmt: skip
     """The scan of a population in its neuron mode; arrays as :func:`scan`, ``held`` as :func:`refractory_scan`."""
@@ -58,8 +61,25 @@ def scan_population(
     common = (sums, constant, bias, population.du, population.dv, vth, subtract, u, v)
     if population.refractory:
         refractory_scan(*common, population.refractory, held, spikes, first, tally, keep_u, keep_v)
+    elif calm and population.du == MEMORYLESS:
+        calm_scan(*common, spikes, first, tally, keep_u, keep_v)
     else:
         scan(*common, spikes, first, tally, keep_u, keep_v)
+
+
+def stays_inside(population: Population, worst: int) -> bool:
+    """Whether no input can make ``u`` wrap or ``v`` saturate, when no synaptic sum exceeds ``worst`` in magnitude.
+
+    ``|decay(x, d)| <= |x| (4096 - d) / 4096``, so a state driven by at most ``a`` a step stays within
+    ``a + a (4096 - d) / d``; a reset only lowers ``|v|`` or takes away a threshold that ``v`` exceeds.
+    """
+    driven = _limit(worst << 6, population.du + 1)
+    largest_bias = int(np.abs(population.bias.astype(np.int64)).max(initial=0))
+    return driven < EDGE and population.dv > 0 and _limit(driven + largest_bias, population.dv) < EDGE
+
+
+def _limit(a_step: int, decay: int) -> int:
+    return -(-a_step * 4096 // decay)
 
 
 @njit(cache=True, nogil=True)
@@ -68,6 +88,8 @@ def scan(
     spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
 ) -> None:  # fmt: skip
     """The integer scan of one population over steps.
+
+    Some neurons run through all steps before the next ones, so that their state stays in the first-level cache.
 
     Args:
         sums: int32 ``[B, S, n]``, or ``[B, 1, n]`` used at every step when ``constant``.
@@ -79,31 +101,75 @@ def scan(
     """
     current_factor, membrane_factor = np.int32(4096 - (du + 1)), np.int32(4096 - dv)
     threshold = np.int32(vth << 6)
+    tally[:4] = 0
     for b in range(u.shape[0]):
-        state_u, state_v = u[b], v[b]
-        for s in range(tally.shape[2]):
-            a = sums[b, 0 if constant else s]
-            out = spikes[b, first + s]
-            fired, active, wraps, clipped = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
-            for j in range(bias.size):
-                current, membrane, raw_u, raw_v = integrate(
-                    state_u[j], state_v[j], a[j], bias[j], current_factor, membrane_factor
-                )
-                spike = membrane > threshold
-                rest = np.int32(membrane - threshold) if subtract else np.int32(0)
-                state_u[j] = current
-                state_v[j] = rest if spike else membrane
-                out[j] = np.uint8(spike)
-                fired = np.int32(fired + np.int32(spike))
-                active = np.int32(active + np.int32((current | membrane) != 0))
-                wraps = np.int32(wraps + np.int32(current != raw_u))
-                clipped = np.int32(clipped + np.int32(membrane != raw_v))
-            tally[0, b, s], tally[1, b, s] = fired, active
-            tally[2, b, s], tally[3, b, s] = wraps, clipped
-            if keep_u.size:
-                keep_u[b, s] = state_u
-            if keep_v.size:
-                keep_v[b, s] = state_v
+        for start in range(0, bias.size, TOGETHER):
+            some = slice(start, min(start + TOGETHER, bias.size))
+            state_u, state_v, drive = u[b, some], v[b, some], bias[some]
+            for s in range(tally.shape[2]):
+                a = sums[b, 0 if constant else s, some]
+                out = spikes[b, first + s, some]
+                fired, active, wraps, clipped = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+                for j in range(drive.size):
+                    current, membrane, raw_u, raw_v = integrate(
+                        state_u[j], state_v[j], a[j], drive[j], current_factor, membrane_factor
+                    )
+                    spike = membrane > threshold
+                    rest = np.int32(membrane - threshold) if subtract else np.int32(0)
+                    state_u[j] = current
+                    state_v[j] = rest if spike else membrane
+                    out[j] = np.uint8(spike)
+                    fired = np.int32(fired + np.int32(spike))
+                    active = np.int32(active + np.int32((current | membrane) != 0))
+                    wraps = np.int32(wraps + np.int32(current != raw_u))
+                    clipped = np.int32(clipped + np.int32(membrane != raw_v))
+                tally[0, b, s] += fired
+                tally[1, b, s] += active
+                tally[2, b, s] += wraps
+                tally[3, b, s] += clipped
+                if keep_u.size:
+                    keep_u[b, s, some] = state_u
+                if keep_v.size:
+                    keep_v[b, s, some] = state_v
+
+
+@njit(cache=True, nogil=True)
+def calm_scan(
+    sums: Array, constant: bool, bias: Array, du: int, dv: int, vth: int, subtract: bool, u: Array, v: Array,
+    spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """:func:`scan` of a memoryless current where neither edge can be reached (:func:`stays_inside`).
+
+    Without the edges' comparisons and without loading and storing u at every step. Args as :func:`scan`; ``du`` 4095.
+    """
+    membrane_factor, threshold = np.int32(4096 - dv), np.int32(vth << 6)
+    last = tally.shape[2] - 1
+    tally[:4] = 0
+    for b in range(u.shape[0]):
+        for start in range(0, bias.size, TOGETHER):
+            some = slice(start, min(start + TOGETHER, bias.size))
+            state_v, drive = v[b, some], bias[some]
+            for s in range(last + 1):
+                a = sums[b, 0 if constant else s, some]
+                out = spikes[b, first + s, some]
+                fired, active = np.int32(0), np.int32(0)
+                for j in range(drive.size):
+                    current = np.int32(a[j] << 6)
+                    membrane = np.int32(np.int32(_decay(state_v[j], membrane_factor) + current) + drive[j])
+                    spike = membrane > threshold
+                    rest = np.int32(membrane - threshold) if subtract else np.int32(0)
+                    state_v[j] = rest if spike else membrane
+                    out[j] = np.uint8(spike)
+                    fired = np.int32(fired + np.int32(spike))
+                    active = np.int32(active + np.int32((current | membrane) != 0))
+                tally[0, b, s] += fired
+                tally[1, b, s] += active
+                if s == last:
+                    u[b, some] = a << np.int32(6)
+                if keep_u.size:
+                    keep_u[b, s, some] = a << np.int32(6)
+                if keep_v.size:
+                    keep_v[b, s, some] = state_v
 
 
 @njit(cache=True, nogil=True)

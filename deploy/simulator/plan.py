@@ -16,6 +16,7 @@ from deploy.simulator import kernels
 from deploy.simulator.buffers import Workspace
 from deploy.simulator.canvas import conv_fanout, scatter
 from deploy.simulator.layout import aligned_zeros, padded, to_inner
+from deploy.simulator.neurons import stays_inside
 
 Array = npt.NDArray[Any]
 
@@ -34,11 +35,12 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One population with what reaches it; arrays are in the kernels' layout."""
+    """One population with what reaches it; arrays are in the kernels' layout. ``calm``: no edge can be reached."""
 
     population: Population
     blocks: tuple[Block, ...]
     bias: npt.NDArray[np.int32]
+    calm: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,7 @@ def _prepare(program: Program) -> Plan:
             population,
             tuple(_block(program, synapse) for synapse in program.incoming(population.name)),
             np.ascontiguousarray(to_inner(population.bias, population.shape)),
+            stays_inside(population, sum(program.worst_sum(s) for s in program.incoming(population.name))),
         )
         for population in program.populations
     )

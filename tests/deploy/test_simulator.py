@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deploy import fixed_point as fp
 from deploy import reference, simulator
 from deploy.errors import SimulatorError, SpikesError
 from deploy.program import Dense, Input, Population, Program
+from deploy.simulator.neurons import stays_inside
+from deploy.simulator.plan import plan
 from deploy.testing import Case, random_case
 from deploy.trace import Trace
 
@@ -228,3 +231,24 @@ def test_carried_over_spikes_may_outlive_a_whole_sample() -> None:
         carried = run(program, spikes, reset_between_samples=False)
         assert carried.sat.reshape(-1).tolist() == [0, 0, 0, 1, 0]
         assert run(program, spikes).sat.sum() == 0
+
+
+@pytest.mark.parametrize("dv", [1, 7, 410, 4095])
+@pytest.mark.parametrize("share", [0.98, 0.9999, 1.01])
+def test_what_stays_inside_never_reaches_an_edge(dv: int, share: float) -> None:
+    """Driven as hard as the bound allows, with either sign; and the bound is no looser than it has to be."""
+    bias = 5
+    worst = int(share * ((1 << 23) * dv / 4096 - bias) / 64)
+    layer = Population("out", (1,), 4095, dv, 131071, np.array([-bias]))
+    assert stays_inside(layer, worst) is (share < 1)
+    v, low = 0, 0
+    for _ in range(20 * 4096 // dv):
+        u, raw = fp.wrap_current(-worst << 6, fp.STATE_BITS), fp.decay(v, dv) - (worst << 6) - bias
+        assert u == -worst << 6 or share > 1
+        v, low = max(raw, -fp.MAX_STATE), min(low, raw)
+    assert (low >= -fp.MAX_STATE) is (share < 1)
+
+
+def test_random_programs_take_both_scans() -> None:
+    calm = [stage.calm for seed in range(60) for stage in plan(random_case(seed).program).stages]
+    assert 10 < sum(calm) < len(calm) - 10
