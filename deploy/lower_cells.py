@@ -19,6 +19,7 @@ IntArray = npt.NDArray[np.int64]
 
 # Files keep float64, which holds w_int * S * 2^e to 2^-53; float32 files (other writers) to 2^-24 of 256 steps.
 GRID_TOLERANCE: Final = 2.0**-12
+_LARGEST: Final = 2.0**53  # float64 has every integer up to here; no width of the chip comes near
 
 
 def refuse(what: str, where: str, got: object, allowed: object, next_step: str = "") -> NoReturn:
@@ -35,12 +36,13 @@ def whole(values: FloatArray | float, node: str, what: str) -> IntArray:
     array = np.asarray(values, dtype=np.float64)
     rounded = np.round(array)
     off = ~(np.abs(array - rounded) <= GRID_TOLERANCE * np.maximum(1.0, np.abs(array) * 2.0**-8))
+    off |= ~(np.abs(array) < _LARGEST)
     if np.any(off):
         raise GraphError(
             f"the {what} is off the integer grid that the file states",
             where=f"node {node!r}",
             got=f"{float(array.flat[int(np.argmax(off))]):.6g} in integer units",
-            allowed="whole numbers",
+            allowed="whole numbers below 2^53",
             next_step="export the network again; a file edited by hand must be quantized again",
         )
     return rounded.astype(np.int64)
@@ -143,6 +145,9 @@ def _reset(graph: nir.Graph, made: Cell) -> ResetRule:
     if graph.reset is None:
         allowed = "zero (chip), subtract (CPU simulators)"
         refuse("nobody says what a spike does", made.name, "no reset rule", allowed, "state it: --reset zero")
+    if graph.reset.startswith("late"):
+        way_out = "fine-tune with reset in the same step (snntorch: reset_delay=False)"
+        refuse("a reset one step after the spike has no counterpart", made.name, graph.reset, "zero, subtract", way_out)
     return "subtract" if graph.reset == "subtract" else "zero"  # "value" is zero here: v_reset is 0
 
 

@@ -14,6 +14,7 @@ What the tools write (read in their exporters):
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 import numpy as np
 
@@ -28,7 +29,7 @@ COMMON_DT = 1e-4
 """The time step snntorch and SpikingJelly write with, in seconds."""
 
 _TOLERANCE = 1e-5  # float32 parameters leave the implied dt up to 4e-7 off; dt itself differs by factors
-_RESETS: tuple[Reset, ...] = ("zero", "value", "subtract")
+_RESETS: tuple[Reset, ...] = get_args(Reset)
 
 
 def settle_dt(

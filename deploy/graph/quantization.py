@@ -23,7 +23,9 @@ SCHEMA = 1
 
 SignMode = Literal["mixed", "excitatory", "inhibitory"]
 Encoding = Literal["direct", "rate", "latency"]
-Reset = Literal["zero", "value", "subtract"]
+Reset = Literal["zero", "value", "subtract", "late-zero", "late-subtract"]
+"""What a spike does: in the same step ``v = 0``, ``v = v_reset`` or ``v -= v_threshold``; or (snntorch's
+``reset_delay``) in the step after it the membrane is 0 throughout, or ``v_threshold`` is taken off after the decay."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,113 @@
+"""How one step in time is read from NIR's equations: what the file leaves open, and what each tool makes of it.
+
+NIR states differential equations. A step of ``dt`` is forward Euler for most tools (the NIR paper's section "Methods",
+snntorch, norse, SpikingJelly), the exact exponential for sinabs and rockpool. Whether a membrane that just reaches its
+threshold spikes, and whether it may spike several times in one step, is each tool's own. Read in the sources of norse
+1.1.0 (``import_nir.py``), sinabs 3.1.3 (``nir.py``, ``lif_forward_single``, ``MultiSpike``), rockpool 3.1.0
+(``lif_torch.py``, ``lif_neuron_torch.py``), SpikingJelly 2.0.0 (``from_nir.py``) and snntorch 1.0.0 (``leaky.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from deploy.errors import ConfigError
+from deploy.graph import IF, CubaLI, CubaLIF, I, LifParameters, Neuron, discretize
+from deploy.graph.coerce import FloatArray
+
+Decay = Literal["euler", "exponential"]
+Gain = Literal["nir", "one", "decayed"]
+Fires = Literal["above", "at"]
+Spikes = Literal["one", "many"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to step through a NIR graph.
+
+    Attributes:
+        decay: ``euler``: ``1 - dt / tau``; ``exponential``: ``exp(-dt / tau)``.
+        gain: Factor of a neuron's input. ``nir``: ``r (1 - decay)``, as the equations say; ``one``: 1, whatever ``r``
+            and ``w_in`` are (sinabs); ``decayed``: what is added is one decay old (rockpool's CUBA current), membranes
+            take it as it is.
+        fires: ``above``: ``v > v_threshold``; ``at``: ``v >= v_threshold``.
+        spikes: ``one`` a step, or as ``many`` as the threshold fits into the membrane.
+        floor: True keeps an IF membrane at ``-v_threshold`` or above, as sinabs' importer does.
+    """
+
+    decay: Decay = "euler"
+    gain: Gain = "nir"
+    fires: Fires = "above"
+    spikes: Spikes = "one"
+    floor: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("decay", Decay), ("gain", Gain), ("fires", Fires), ("spikes", Spikes)):
+            if getattr(self, name) not in get_args(kinds):
+                got, allowed = getattr(self, name), ", ".join(get_args(kinds))
+                raise ConfigError("no such way to read a graph", where=f"reading, {name}", got=got, allowed=allowed)
+
+    def __str__(self) -> str:
+        parts = [f"{self.decay} decay", f"spikes when v {'>' if self.fires == 'above' else '>='} threshold"]
+        parts += [] if self.gain == "nir" else [f"input gain {self.gain}"]
+        parts += ["several spikes a step"] if self.spikes == "many" else []
+        return ", ".join([*parts, *(["IF membranes floored at -threshold"] if self.floor else [])])
+
+
+READINGS: Final[Mapping[str, Reading]] = MappingProxyType(
+    {
+        "euler": Reading(),
+        "exact": Reading(decay="exponential"),
+        "snntorch": Reading(),
+        "norse": Reading(),
+        "spikingjelly": Reading(fires="at"),
+        "sinabs": Reading("exponential", "one", "at", "many", floor=True),
+        "rockpool": Reading("exponential", "decayed", "at", "many"),
+    }
+)
+"""By name: NIR's own two, and what each tool does with a file it imports."""
+
+
+def reading(which: Reading | str) -> Reading:
+    """A reading by name, or as given.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if isinstance(which, Reading):
+        return which
+    if which not in READINGS:
+        raise ConfigError("no such way to read a graph", where="reading", got=which, allowed=", ".join(READINGS))
+    return READINGS[which]
+
+
+def parameters(node: Neuron, dt: float, how: Reading) -> LifParameters:
+    """One step of a population as ``how`` reads it; every array has the population's shape.
+
+    Raises:
+        GraphError: ``dt`` is longer than a time constant, and the decay is Euler's.
+    """
+    found = discretize(node, dt) if how.decay == "euler" else _exponential(node, dt)
+    if how.gain == "nir":
+        return found
+    decayed = how.gain == "decayed" and found.alpha is not None
+    return replace(found, gain=found.alpha if decayed else np.ones(node.shape))  # type: ignore[arg-type]
+
+
+def _exponential(node: Neuron, dt: float) -> LifParameters:
+    """The exact step for an input that is constant within it."""
+    if isinstance(node, (IF, I)):
+        return discretize(node, dt)
+    fields = vars(node)
+    beta: FloatArray = np.exp(-dt / fields["tau_mem" if isinstance(node, (CubaLIF, CubaLI)) else "tau"])
+    common = {"threshold": fields.get("v_threshold"), "v_reset": fields.get("v_reset")}
+    leak, gain = fields["v_leak"] * (1 - beta), fields["r"] * (1 - beta)
+    if not isinstance(node, (CubaLIF, CubaLI)):
+        return LifParameters(beta, None, gain, leak, **common)
+    alpha: FloatArray = np.exp(-dt / node.tau_syn)
+    return LifParameters(beta, alpha, node.w_in * (1 - alpha) * gain, leak, **common)
