@@ -115,6 +115,13 @@ def _words(doc: str, choice: tuple[str, ...]) -> Key[tuple[str, ...]]:
     return Key(read, "names", f"a list of {', '.join(choice)}", doc)
 
 
+def _word(doc: str, choice: tuple[str, ...]) -> Key[str]:
+    def read(raw: object) -> str | None:
+        return raw if isinstance(raw, str) and raw in choice else None
+
+    return Key(read, "name", f"one of {', '.join(choice)}", doc)
+
+
 def _curve(unit: str, doc: str) -> Key[tuple[tuple[float, float], ...]]:
     def read(raw: object) -> tuple[tuple[float, float], ...] | None:
         if not isinstance(raw, list) or not raw:
@@ -169,6 +176,7 @@ class Limits(Section):
     mesh_columns = _integer("tiles", "Tiles of the mesh, east to west.", 1)
     mesh_rows = _integer("tiles", "Tiles of the mesh, north to south.", 1)
     neurons_per_core = _integer("neurons", "Neurons (compartments) of one core.", 1)
+    layers_per_core = _integer("layers", "Layers (populations with their own constants) one core may hold.", 1)
     synaptic_memory_bits_per_core = _integer("bit", "Synaptic memory of one core.", 1)
     synaptic_memory_word_bits = _integer("bit", "Word in which a core's synaptic memory is handed out.", 1)
     input_axons_per_core = _integer("axons", "Axons a core can receive on.", 1)
@@ -231,6 +239,7 @@ class Time(Section):
     spike_within_tile = _amount("ns", "One spike message delivered inside its tile.")
     hop_east_west = _amount("ns", "One spike message crossing to the next tile, east or west.")
     hop_north_south = _amount("ns", "One spike message crossing to the next tile, north or south.")
+    schedule = _word("Whether a core's neuron and message work add up or go on side by side.", ("summed", "overlapped"))
     barrier = _curve("ns by tiles", "Synchronisation that ends a step, by the number of tiles in use.")
 
 

@@ -139,13 +139,20 @@ def map_(
     source: Source,
     chip: ChipName = "loihi2",
     cores: Annotated[bool, typer.Option("--cores", help="One line a core instead of one a layer.")] = False,
+    chips: Annotated[int, typer.Option("--chips", min=1, help="Chips it may use.")] = 1,
+    share: Annotated[bool, typer.Option("--share", help="Several small layers may share a core.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Also draw the chip with the layers on it, as PNG.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put a network on a chip's cores: used and max of every resource, and the one that binds."""
     from deploy.place import place
     from deploy.runfolder import program_of
 
-    placement = place(program_of(source, chip), chip)
+    placement = place(program_of(source, chip), chip, chips=chips, share=share)
+    if picture is not None:
+        from deploy.report import chip_picture
+
+        chip_picture(placement.to_json(), picture)
     _print(placement.to_json(), as_json, lambda: placement.table(cores=cores))
 
 
@@ -187,6 +194,39 @@ def report(
 
     written = render(folder, out)
     _print({"report": str(written)}, as_json, lambda: f"wrote {written}")
+
+
+@app.command()
+def quantize(
+    file: Annotated[Path, typer.Argument(help="Float .nir file.", show_default=False)],
+    spikes: Annotated[
+        Path, typer.Option("--spikes", help="Calibration spikes: .npy, or .npz with spikes, steps.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where the quantized .nir goes.", show_default=False)],
+    chip: ChipName = "loihi2",
+    bits: Annotated[int | None, typer.Option(help="Width of every weight; default: the chip's widest.")] = None,
+    layer_bits: Annotated[
+        list[str] | None, typer.Option("--layer-bits", help="NODE=BITS: another width for one node (repeatable).")
+    ] = None,
+    search: Annotated[str, typer.Option(help="How scales are chosen: mse, percentile or max.")] = "mse",
+    power_of_two: Annotated[bool, typer.Option("--power-of-two", help="Only scales that are powers of two.")] = False,
+    input_unit: Annotated[
+        float, typer.Option(help="Float value of one unit of input: 0.00392157 where 8-bit images were 0..1.")
+    ] = 1.0,
+    steps: Steps = None,
+    samples: Count = None,
+    dt: Annotated[float | None, typer.Option(help="Time step in seconds, where the file does not say.")] = None,
+    reset: Annotated[str | None, typer.Option(help="zero or subtract, where the file does not say.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Quantize a float network with calibration spikes, without training; says what each layer loses."""
+    from deploy.ptq import quantize_file
+
+    result = quantize_file(
+        file, spikes, out, samples=samples, layer_bits=layer_bits or (), chip=chip, bits=bits, search=search,
+        power_of_two=power_of_two, input_unit=input_unit, steps=steps, dt=dt, reset=reset,
+    )  # fmt: skip
+    _print(result.losses.to_json(), as_json, lambda: f"{result.losses.table()}\nwrote {out}")
 
 
 @app.command()

@@ -1,45 +1,59 @@
-"""Program and Chip to Placement: a simple, deterministic greedy mapping.
+"""Program and Chip to Placement: a deterministic greedy mapping, the fewest cores first, then the least traffic.
 
-Each layer has cores of its own. A layer that does not fit on one core is cut into the fewest pieces a greedy cut finds,
-evened out so that no core has more work than it must. The input's spikes come from outside and need no core.
+A layer that does not fit on one core is cut into the fewest pieces a greedy cut finds, evened out so that no core has
+more work than it must; where a chip is full the cut goes on on the next. Each layer has cores of its own unless sharing
+is asked for. Then cores change places on the mesh while that saves hops. The input's spikes come from outside and need
+no core.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from deploy.chip import Chip, load_chip
 from deploy.contacts import Counts, Mask, synapses_onto
 from deploy.errors import RuleError
-from deploy.place_core import RESOURCES, Need, Order, Slice, cut, largest_fan_in, need
+from deploy.place_core import RESOURCES, Order, Slice, cut, largest_fan_in, need
+from deploy.place_order import arranged
+from deploy.place_share import Group, exceeded, groups
 from deploy.placement import Core, Placement, Route
 from deploy.program import Conv, Population, Program
 
 
-def place(program: Program, chip: Chip | str) -> Placement:
-    """Put every layer of a program on cores of one chip.
+def place(program: Program, chip: Chip | str, *, chips: int = 1, share: bool = False) -> Placement:
+    """Put every layer of a program on cores: the fewest cores first, then the least traffic between tiles.
 
     Only limits are checked here, not number formats: that is the design rules' part.
+
+    Args:
+        chips: Chips it may use; a layer may go on from one chip to the next.
+        share: Let several small layers share a core, where the chip's file says how many a core may hold.
 
     Raises:
         RuleError: it does not fit; the message says which limit stops it and what would fit.
         ChipError: the chip does not publish how many cores it has or how many neurons a core holds.
     """
     chip = load_chip(chip) if isinstance(chip, str) else chip
+    if chips < 1:
+        raise RuleError("a program needs a chip", where="chips", got=chips, allowed="1 or more")
     _check_fans(program, chip)
     caps = {p.name: min(p.size, chip.limits.neurons_per_core) for p in program.populations}
     while True:
         parts = [part for p in program.populations for part in _cut_layer(program, chip, p, caps[p.name])]
-        masks = [part.mask(_population(program, part.layer)) for part in parts]
-        routes = _routes(program, parts, masks)
-        over = _output_axons_over(parts, routes, chip)
+        packed = groups(program, chip, parts, share)
+        routes = _routes(program, packed)
+        over = _output_axons_over(packed, routes, chip)
         if not over:
             break
         for layer, used in over.items():
+            if caps[layer] == 1 and share:
+                return place(program, chip, chips=chips)
             _require_smaller(layer, caps[layer], used, chip)
             caps[layer] = max(1, min(caps[layer] - 1, caps[layer] * chip.limits.output_axons_per_core // used))
-    _check_cores(parts, chip)
-    return _placement(program, chip, parts, routes)
+    _check_cores(packed, chip, chips)
+    return _placement(program, chip, packed, routes, chips)
 
 
 def _population(program: Program, name: str) -> Population:
@@ -69,24 +83,14 @@ def _cut_in_order(program: Program, chip: Chip, population: Population, cap: int
     """The layer's slices in one order; none when a neuron does not fit even alone."""
 
     def fits(start: int, stop: int) -> bool:
-        return not _exceeded(need(program, chip, Slice(population.name, order, start, stop)), chip)
+        return not exceeded(need(program, chip, Slice(population.name, order, start, stop)), chip)
 
     return [Slice(population.name, order, start, stop) for start, stop in cut(population.size, cap, fits)]
 
 
-def _exceeded(wanted: Need, chip: Chip) -> dict[str, tuple[int, int]]:
-    """The per-core limits a slice breaks: ``{resource: (used, max)}``."""
-    pairs = {
-        "neurons": (wanted.neurons, chip.limits["neurons_per_core"].value),
-        "synaptic_memory_bits": (wanted.synaptic_memory_bits, chip.limits["synaptic_memory_bits_per_core"].value),
-        "input_axons": (wanted.input_axons, chip.limits["input_axons_per_core"].value),
-    }
-    return {name: (used, most) for name, (used, most) in pairs.items() if most is not None and used > most}
-
-
 def _does_not_fit(program: Program, population: Population, chip: Chip) -> RuleError:
     alone = (need(program, chip, Slice(population.name, "row-major", n, n + 1)) for n in range(population.size))
-    broken = next(over for over in (_exceeded(wanted, chip) for wanted in alone) if over)
+    broken = next(over for over in (exceeded(wanted, chip) for wanted in alone) if over)
     got = ", ".join(f"{used:,} {name.replace('_', ' ')}" for name, (used, _) in broken.items())
     allowed = ", ".join(f"{most:,} {name.replace('_', ' ')}" for name, (_, most) in broken.items())
     return RuleError(
@@ -125,37 +129,43 @@ def _check_fan(limit: str, used: int, layer: str, chip: Chip) -> None:
         )
 
 
-def _routes(program: Program, parts: list[Slice], masks: list[Mask]) -> tuple[Route, ...]:
-    """Every way spikes take, with the axons it needs."""
+def _routes(program: Program, packed: list[Group]) -> tuple[Route, ...]:
+    """Every way spikes take, with the axons it needs; cores are numbered as they are packed."""
+    parts = [(core, part, part.mask(_population(program, part.layer))) for core, g in enumerate(packed) for part in g]
     routes = []
-    for target, (part, mask) in enumerate(zip(parts, masks, strict=True)):
-        for synapse in program.incoming(part.layer):
+    for target_core, target, mask in parts:
+        for synapse in program.incoming(target.layer):
             sending = synapses_onto(program, synapse, mask) > 0
             if synapse.source == program.input.name:
-                routes.append(_route(synapse.source, None, target, sending, np.ones_like(sending)))
+                every = np.ones_like(sending)
+                routes.append(_route(synapse.source, None, target_core, target.layer, sending, every))
                 continue
-            sources = (k for k, other in enumerate(parts) if other.layer == synapse.source)
-            routes += [_route(synapse.source, k, target, sending, masks[k]) for k in sources]
+            routes += [
+                _route(synapse.source, core, target_core, target.layer, sending, here)
+                for core, part, here in parts
+                if part.layer == synapse.source
+            ]
     return tuple(route for route in routes if route.axons)
 
 
-def _route(source: str, source_core: int | None, target: int, sending: Mask, here: Mask) -> Route:
+def _route(source: str, source_core: int | None, target_core: int, target: str, sending: Mask, here: Mask) -> Route:
     axons = int(np.count_nonzero(sending & here))
-    return Route(source, source_core, target, axons, axons / int(np.count_nonzero(here)))
+    return Route(source, source_core, target_core, axons, axons / int(np.count_nonzero(here)), target)
 
 
 def _output_axons(core: int, routes: tuple[Route, ...]) -> int:
     return sum(route.axons for route in routes if route.source_core == core)
 
 
-def _output_axons_over(parts: list[Slice], routes: tuple[Route, ...], chip: Chip) -> dict[str, int]:
+def _output_axons_over(packed: list[Group], routes: tuple[Route, ...], chip: Chip) -> dict[str, int]:
     """Layers with a core that sends on more axons than it has, with the most it would need."""
     most = chip.limits["output_axons_per_core"].value
     over: dict[str, int] = {}
-    for core, part in enumerate(parts):
+    for core, group in enumerate(packed):
         used = _output_axons(core, routes)
         if most is not None and used > most:
-            over[part.layer] = max(used, over.get(part.layer, 0))
+            for part in group:
+                over[part.layer] = max(used, over.get(part.layer, 0))
     return over
 
 
@@ -171,43 +181,63 @@ def _require_smaller(layer: str, cap: int, used: int, chip: Chip) -> None:
     )
 
 
-def _check_cores(parts: list[Slice], chip: Chip) -> None:
-    if len(parts) <= chip.limits.cores:
+def _check_cores(packed: list[Group], chip: Chip, chips: int) -> None:
+    if len(packed) <= chip.limits.cores * chips:
         return
-    counts = {layer: sum(part.layer == layer for part in parts) for layer in dict.fromkeys(p.layer for p in parts)}
+    names = [part.layer for group in packed for part in group]
+    counts = {layer: names.count(layer) for layer in dict.fromkeys(names)}
     largest = max(counts, key=lambda layer: counts[layer])
-    chips = -(-len(parts) // chip.limits.cores)
+    needed = -(-len(packed) // chip.limits.cores)
     raise RuleError(
-        f"the program does not fit on one {chip.title}",
+        f"the program does not fit on {'one' if chips == 1 else chips} {chip.title}",
         where=f"{len(counts)} layers on {chip.name}",
-        got=f"{len(parts):,} cores: " + ", ".join(f"{layer} {count}" for layer, count in counts.items()),
+        got=f"{len(packed):,} cores: " + ", ".join(f"{layer} {count}" for layer, count in counts.items()),
         allowed=f"{chip.limits.cores:,} cores a chip",
-        next_step=f"it would fit on {chips} such chips, or with fewer neurons in {largest}",
+        next_step=f"it would fit on {needed} such chips (chips={needed}, --chips {needed}), "
+        f"or with fewer neurons in {largest}",
     )
 
 
-def _placement(program: Program, chip: Chip, parts: list[Slice], routes: tuple[Route, ...]) -> Placement:
+def _placement(program: Program, chip: Chip, packed: list[Group], routes: tuple[Route, ...], chips: int) -> Placement:
     raw = tuple(chip.limits[key].value for key in ("mesh_columns", "mesh_rows", "cores_per_tile"))
     mesh = None if None in raw else (int(raw[0]), int(raw[1]), int(raw[2]))
-    cores = tuple(_core(program, chip, number, part, routes, mesh) for number, part in enumerate(parts))
-    return Placement(chip.name, program.digest, cores, chip.limits.cores, mesh, routes)
+    numbers = arranged(len(packed), routes, chip.limits.cores, mesh)
+    cores = tuple(_core(program, chip, int(numbers[k]), k, group, routes, mesh) for k, group in enumerate(packed))
+    moved = tuple(
+        replace(
+            route,
+            source_core=None if route.source_core is None else int(numbers[route.source_core]),
+            target_core=int(numbers[route.target_core]),
+        )
+        for route in routes
+    )
+    return Placement(chip.name, program.digest, cores, chip.limits.cores, mesh, moved, chips)
 
 
 def _core(
-    program: Program, chip: Chip, number: int, part: Slice, routes: tuple[Route, ...], mesh: tuple[int, int, int] | None
+    program: Program,
+    chip: Chip,
+    number: int,
+    packed_as: int,
+    group: Group,
+    routes: tuple[Route, ...],
+    mesh: tuple[int, int, int] | None,
 ) -> Core:
-    wanted = need(program, chip, part)
-    mask = part.mask(_population(program, part.layer))
+    needs = [need(program, chip, part) for part in group]
+    masks = [part.mask(_population(program, part.layer)) for part in group]
+    fans = [int(_fan_out(program, p.layer)[mask].max(initial=0)) for p, mask in zip(group, masks, strict=True)]
     used = {
-        "neurons": part.size,
-        "synaptic_memory_bits": wanted.synaptic_memory_bits,
-        "input_axons": wanted.input_axons,
-        "output_axons": _output_axons(number, routes),
-        "fan_in": largest_fan_in(program, part.layer),
-        "fan_out": int(_fan_out(program, part.layer)[mask].max(initial=0)),
+        "neurons": sum(wanted.neurons for wanted in needs),
+        "synaptic_memory_bits": sum(wanted.synaptic_memory_bits for wanted in needs),
+        "input_axons": sum(wanted.input_axons for wanted in needs),
+        "output_axons": _output_axons(packed_as, routes),
+        "fan_in": max(largest_fan_in(program, part.layer) for part in group),
+        "fan_out": max(fans),
     }
     pairs = tuple((name, (used[name], chip.limits[_LIMIT[name]].value)) for name in RESOURCES)
-    return Core(number, None if mesh is None else number // mesh[2], part, wanted.synapses, pairs)
+    where, local = divmod(number, chip.limits.cores)
+    tile = None if mesh is None else where * mesh[0] * mesh[1] + local // mesh[2]
+    return Core(number, tile, group, tuple(wanted.synapses for wanted in needs), pairs, where)
 
 
 _LIMIT = {name: name if name.startswith("fan") else f"{name}_per_core" for name in RESOURCES}

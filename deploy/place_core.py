@@ -66,6 +66,9 @@ class Need:
     input_axons: int
     synapses: int
 
+    def __add__(self, other: Need) -> Need:
+        return Need(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
 
 def need(program: Program, chip: Chip, part: Slice) -> Need:
     """Memory, axons and synapses of a slice."""

@@ -15,18 +15,30 @@ class Core:
     """One core in use.
 
     Attributes:
-        number: Its place on the chip, from 0.
+        number: Its place, from 0; the next chip's cores follow those of the one before.
         tile: The tile it belongs to; ``None`` when the chip's mesh is not published.
-        part: The neurons that live on it.
-        synapses: Nonzero connections that end on it (a shared weight counts once for each use).
+        parts: The neurons that live on it: a slice of one layer, or of several that share the core.
+        synapses: Nonzero connections that end on each part (a shared weight counts once for each use).
         pairs: ``(resource, (used, max))`` for every name in ``RESOURCES``; ``max`` is ``None`` if unpublished.
+        chip: Which chip it is on, from 0.
     """
 
     number: int
     tile: int | None
-    part: Slice
-    synapses: int
+    parts: tuple[Slice, ...]
+    synapses: tuple[int, ...]
     pairs: tuple[tuple[str, Pair], ...]
+    chip: int = 0
+
+    @property
+    def part(self) -> Slice:
+        """The first, and mostly the only, slice that lives here."""
+        return self.parts[0]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that live here."""
+        return tuple(dict.fromkeys(part.layer for part in self.parts))
 
     def pair(self, resource: str) -> Pair:
         """``(used, max)`` of one resource."""
@@ -46,6 +58,7 @@ class Route:
         source: Layer or input they come from.
         source_core: Core they leave; ``None`` for the input.
         target_core: Core they reach.
+        target: Layer they reach there.
         axons: Source neurons there that have a synapse on the target core.
         share: The same as a share of the neurons of ``source`` on ``source_core`` (of all inputs, for the input).
     """
@@ -55,6 +68,7 @@ class Route:
     target_core: int
     axons: int
     share: float
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Placement:
         program: Digest of the program.
         cores: In order of the program's layers.
         cores_max: Cores of one chip.
+        chips: Chips the program may use; the cores of the second follow those of the first.
         mesh: ``(columns, rows, cores_per_tile)``; ``None`` when not published.
         routes: Who sends to whom.
     """
@@ -76,15 +91,27 @@ class Placement:
     cores_max: int
     mesh: tuple[int, int, int] | None
     routes: tuple[Route, ...]
+    chips: int = 1
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers, in program order."""
-        return tuple(dict.fromkeys(core.part.layer for core in self.cores))
+        return tuple(dict.fromkeys(layer for core in self.cores for layer in core.layers))
 
     def of(self, layer: str) -> tuple[Core, ...]:
         """The cores of one layer."""
-        return tuple(core for core in self.cores if core.part.layer == layer)
+        return tuple(core for core in self.cores if layer in core.layers)
+
+    @property
+    def chips_used(self) -> int:
+        """Number of chips with a core in use."""
+        return len({core.chip for core in self.cores})
+
+    @property
+    def traffic(self) -> int:
+        """Tile borders crossed if every neuron spiked once: axons times hops, over all routes between cores."""
+        between = (r for r in self.routes if r.source_core is not None)
+        return sum(r.axons * sum(self.hops(r.source_core or 0, r.target_core)) for r in between)
 
     @property
     def tiles(self) -> int | None:
@@ -92,18 +119,21 @@ class Placement:
         return None if self.mesh is None else len({core.tile for core in self.cores})
 
     def hops(self, source: int, target: int) -> tuple[int, int]:
-        """Tile borders a message crosses east-west and north-south, column first; ``(0, 0)`` inside a tile."""
+        """Tile borders a message crosses east-west and north-south, column first; ``(0, 0)`` inside a tile.
+
+        Chips stand side by side, the next one east of the one before; what a link between chips costs is not known.
+        """
         if self.mesh is None:
             return 0, 0
-        columns, _, per_tile = self.mesh
-        (row_a, column_a), (row_b, column_b) = (divmod(core // per_tile, columns) for core in (source, target))
+        (column_a, row_a), (column_b, row_b) = (where(core, self.cores_max, self.mesh) for core in (source, target))
         return abs(column_a - column_b), abs(row_a - row_b)
 
     def table(self, *, cores: bool = False) -> str:
         """Used and max of every resource as text: the fullest core of each layer, or every core."""
         head = ["core" if cores else "layer", "layer" if cores else "cores", *(r.replace("_", " ") for r in RESOURCES)]
         rows = [_core_row(core) for core in self.cores] if cores else [self._layer_row(name) for name in self.layers]
-        title = f"{self.chip}: {len(self.cores)} of {self.cores_max} cores"
+        title = f"{self.chip}: {len(self.cores)} of {self.cores_max * self.chips} cores"
+        title += f" on {self.chips_used} chips" if self.chips > 1 else ""
         return title + "\n" + aligned([[*head, "binding"], *rows])
 
     def _layer_row(self, layer: str) -> list[str]:
@@ -117,7 +147,9 @@ class Placement:
         return {
             "chip": self.chip,
             "program": self.program,
-            "cores_used": [len(self.cores), self.cores_max],
+            "cores_used": [len(self.cores), self.cores_max * self.chips],
+            "chips_used": [self.chips_used, self.chips],
+            "traffic": self.traffic,
             "mesh": None if self.mesh is None else dict(zip(_MESH, self.mesh, strict=True)),
             "layers": [self._layer_json(name) for name in self.layers],
             "cores": [_core_json(core) for core in self.cores],
@@ -130,12 +162,20 @@ class Placement:
         return {
             "name": layer,
             "cores": [core.number for core in cores],
-            "neurons": sum(core.part.size for core in cores),
+            "neurons": sum(part.size for core in cores for part in core.parts if part.layer == layer),
             "binding": {"resource": fullest.binding, "used_max": list(fullest.pair(fullest.binding))},
         }
 
 
 _MESH = ("columns", "rows", "cores_per_tile")
+
+
+def where(core: int, cores_max: int, mesh: tuple[int, int, int]) -> tuple[int, int]:
+    """Column and row of a core's tile; chips side by side."""
+    columns, _, per_tile = mesh
+    chip, local = divmod(core, cores_max)
+    row, column = divmod(local // per_tile, columns)
+    return chip * columns + column, row
 
 
 def _share(pair: Pair) -> float:
@@ -148,11 +188,13 @@ def _pair_text(pair: Pair) -> str:
 
 def _core_row(core: Core) -> list[str]:
     pairs = [_pair_text(pair) for _, pair in core.pairs]
-    return [str(core.number), core.part.layer, *pairs, core.binding.replace("_", " ")]
+    return [str(core.number), " + ".join(core.layers), *pairs, core.binding.replace("_", " ")]
 
 
 def _core_json(core: Core) -> dict[str, Any]:
-    place = {"core": core.number, "tile": core.tile, **vars(core.part), "synapses": core.synapses}
+    place = {"core": core.number, "chip": core.chip, "tile": core.tile, **vars(core.part)}
+    parts = [{**vars(part), "synapses": n} for part, n in zip(core.parts, core.synapses, strict=True)]
+    place |= {"parts": parts, "synapses": sum(core.synapses)}
     return {**place, "binding": core.binding, "resources": {name: list(pair) for name, pair in core.pairs}}
 
 

@@ -16,6 +16,7 @@ from deploy.chip_schema import Section
 from deploy.errors import ProgramError, SimulatorError
 from deploy.place import place
 from deploy.placement import Placement
+from deploy.profile_activity import Activity
 from deploy.profile_model import (
     ESSENTIAL,
     EVENTS,
@@ -28,6 +29,7 @@ from deploy.profile_model import (
 )
 from deploy.profile_types import EventEnergy, Figure, Kind, LayerProfile, Profile, figure, no_figure
 from deploy.program import Program
+from deploy.spikes import stimulus
 from deploy.trace import Trace
 
 __all__ = ["EventEnergy", "Figure", "LayerProfile", "Profile", "profile"]
@@ -43,6 +45,7 @@ def profile(
     chip: Chip | str = "loihi1",
     placement: Placement | None = None,
     *,
+    spikes: npt.ArrayLike | None = None,
     static: bool = False,
 ) -> Profile:
     """Count what a run did and model what it costs on a chip.
@@ -52,6 +55,8 @@ def profile(
         trace: Its run, with counters (the simulator's or the reference's).
         chip: Whose constants to use. A chip that publishes none (Loihi 2) still gives every count.
         placement: Where the program lives; by default it is placed on ``chip``.
+        spikes: The input of the run. With it, and with ``record="all"`` in the run, what each core does in each step is
+            counted; without, a layer's exact totals are shared out over its cores.
         static: Also give the chip's static power times the latency, as a figure of its own.
 
     Raises:
@@ -70,9 +75,11 @@ def profile(
             allowed=program.digest[:12],
             next_step="place the program that ran",
         )
-    events = layer_events(program, trace, placement)
-    slowest_time, slowest_core = step_times(program, trace, placement, chip)
-    latency, step = _latency(chip, placement, slowest_time)
+    given = None if spikes is None else stimulus(program, spikes, trace.steps)
+    activity = Activity(program, trace, placement, given)
+    events = layer_events(activity)
+    times = step_times(activity, chip)
+    latency, step = _latency(chip, placement, times.work)
     layers = tuple(_layer(part, trace, placement, chip) for part in events)
     return Profile(
         chip=chip.name,
@@ -81,7 +88,7 @@ def profile(
         program=program.digest,
         samples=trace.samples,
         steps=trace.steps,
-        pipeline=len(slowest_time),
+        pipeline=len(times.work),
         layers=layers,
         events=tuple(_event(name, events, chip) for name in EVENTS if _happens(name, events)),
         spikes=figure(_total(events, ("spike_generate",)), "spikes", "counted", _counted_by(trace)),
@@ -90,7 +97,7 @@ def profile(
         latency=latency,
         step=step,
         static=_static(chip, latency) if static else None,
-        slowest=_slowest(placement, slowest_core) if latency.mean is not None else (),
+        slowest=_slowest(placement, times.slowest) if latency.mean is not None else (),
         ignored=_ignored(program, chip, placement, events, static),
     )
 
@@ -221,10 +228,11 @@ def _static(chip: Chip, latency: Figure) -> Figure:
 
 def _slowest(placement: Placement, cores: npt.NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
     counts = np.bincount(cores.reshape(-1), minlength=len(placement.cores))
-    return tuple(
-        (layer, float(sum(counts[core.number] for core in placement.of(layer)) / cores.size))
-        for layer in placement.layers
-    )
+    shares: dict[str, float] = {}
+    for core, count in zip(placement.cores, counts, strict=True):
+        name = " + ".join(core.layers)
+        shares[name] = shares.get(name, 0.0) + float(count) / cores.size
+    return tuple(shares.items())
 
 
 def _ignored(

@@ -24,10 +24,8 @@ import numpy.typing as npt
 from deploy.chip import Chip
 from deploy.chip_schema import Section
 from deploy.placement import Core, Placement, Route
+from deploy.profile_activity import Activity, Amounts
 from deploy.program import Conv, Program
-from deploy.trace import Trace
-
-Amounts = npt.NDArray[np.float64]
 
 #: Kind of event, and how a table calls it.
 EVENTS: Final = {
@@ -63,32 +61,29 @@ def constant(section: Section, event: str) -> float | None:
     return value
 
 
-def layer_events(program: Program, trace: Trace, placement: Placement) -> tuple[LayerEvents, ...]:
+def layer_events(activity: Activity) -> tuple[LayerEvents, ...]:
     """What each layer does: the input first, then the populations in program order."""
-    entering = LayerEvents(
-        program.input.name,
-        _messages(program.input.name, trace.input_events.sum(axis=0), program.input.size, placement),
-        _exact_messages(program.input.name, placement),
-    )
-    return entering, *(_population_events(program, trace, placement, p.name) for p in program.populations)
+    name = activity.program.input.name
+    entering = LayerEvents(name, _messages(name, activity), _exact_messages(name, activity))
+    return entering, *(_population_events(activity, p.name) for p in activity.program.populations)
 
 
-def _population_events(program: Program, trace: Trace, placement: Placement, layer: str) -> LayerEvents:
-    counter = trace.counters[layer]
-    shared = conv_share(program, layer)
+def _population_events(activity: Activity, layer: str) -> LayerEvents:
+    counter = activity.trace.counters[layer]
+    shared = conv_share(activity.program, layer)
     synops, active, spikes = (part.sum(axis=0) for part in (counter.synops, counter.active, counter.spikes))
     amounts = {
         "synop": _times(synops, 1.0 - shared),
         "synop_conv": _times(synops, shared),
         "neuron_active": _times(active, 1.0),
-        "neuron_inactive": _times(counter.neurons * trace.steps - active, 1.0),
+        "neuron_inactive": _times(counter.neurons * activity.trace.steps - active, 1.0),
         "spike_generate": _times(spikes, 1.0),
-        **_messages(layer, spikes, counter.neurons, placement),
+        **_messages(layer, activity),
     }
     counted = {"neuron_active", "neuron_inactive", "spike_generate"}
     if shared in (0.0, 1.0):
         counted |= {"synop", "synop_conv"}
-    return LayerEvents(layer, amounts, frozenset(counted) | _exact_messages(layer, placement))
+    return LayerEvents(layer, amounts, frozenset(counted) | _exact_messages(layer, activity))
 
 
 def conv_share(program: Program, layer: str) -> float:
@@ -105,21 +100,25 @@ def _times(amounts: npt.NDArray[Any], factor: float) -> Amounts:
     return np.asarray(amounts * factor, dtype=np.float64)
 
 
-def _messages(layer: str, sent: npt.NDArray[np.int64], neurons: int, placement: Placement) -> dict[str, Amounts]:
-    """Message traffic a layer's spikes cause, from the mean number of cores a neuron of it sends to."""
-    routes = [route for route in placement.routes if route.source == layer]
-    inside = sum(route.axons for route in routes) / neurons
-    crossing = [(route.axons / neurons, _hops(route, placement)) for route in routes]
-    east_west = sum(share * hops[0] for share, hops in crossing)
-    north_south = sum(share * hops[1] for share, hops in crossing)
-    leaves_a_core = any(route.source_core is not None for route in routes)
-    return {
-        "axon_out": _times(sent, inside if leaves_a_core else 0.0),
-        "axon_in": _times(sent, inside),
-        "spike_within_tile": _times(sent, inside),
-        "hop_east_west": _times(sent, east_west),
-        "hop_north_south": _times(sent, north_south),
-    }
+def _messages(layer: str, activity: Activity) -> dict[str, Amounts]:
+    """Message traffic a layer's spikes cause, ``[B]``; from the mean number of cores a neuron has, if not recorded."""
+    kinds = ("axon_out", "axon_in", "spike_within_tile", "hop_east_west", "hop_north_south")
+    amounts = {kind: np.zeros(activity.trace.samples) for kind in kinds}
+    counter = activity.trace.counters.get(layer)
+    sent = activity.trace.input_events if counter is None else counter.spikes
+    whole = None if activity.exact else sent.sum(axis=0) / activity.program.node(layer).size
+    for route in activity.placement.routes:
+        if route.source != layer:
+            continue
+        messages = activity.messages(route).sum(axis=0) if whole is None else whole * route.axons
+        east_west, north_south = _hops(route, activity.placement)
+        if route.source_core is not None:
+            amounts["axon_out"] += messages
+        amounts["axon_in"] += messages
+        amounts["spike_within_tile"] += messages
+        amounts["hop_east_west"] += messages * east_west
+        amounts["hop_north_south"] += messages * north_south
+    return amounts
 
 
 def _hops(route: Route, placement: Placement) -> tuple[int, int]:
@@ -127,67 +126,133 @@ def _hops(route: Route, placement: Placement) -> tuple[int, int]:
     return (0, 0) if route.source_core is None else placement.hops(route.source_core, route.target_core)
 
 
-def _exact_messages(layer: str, placement: Placement) -> frozenset[str]:
-    """Message counts are exact when every neuron of the layer sends to every destination core."""
-    routes = [route for route in placement.routes if route.source == layer]
-    alone = len({route.source_core for route in routes}) <= 1
+def _exact_messages(layer: str, activity: Activity) -> frozenset[str]:
+    """Message counts are exact when recorded, or when every neuron of the layer sends to every destination core."""
+    routes = [route for route in activity.placement.routes if route.source == layer]
+    same = frozenset({"axon_out", "axon_in", "spike_within_tile"})
+    hops = frozenset({"hop_east_west", "hop_north_south"})
+    if activity.exact:
+        return same | hops
     if not all(route.share == 1.0 for route in routes):
         return frozenset()
-    same = frozenset({"axon_out", "axon_in", "spike_within_tile"})
-    return same | {"hop_east_west", "hop_north_south"} if alone else same
+    alone = len({route.source_core for route in routes}) <= 1
+    return same | hops if alone else same
 
 
-def step_times(
-    program: Program, trace: Trace, placement: Placement, chip: Chip
-) -> tuple[Amounts, npt.NDArray[np.int64]]:
-    """Work of the slowest core in each step of a pipelined sample.
+@dataclass(frozen=True, eq=False)
+class CoreEvents:
+    """What one core does, mean a sample: counts, and its own time without waiting for others."""
 
-    Returns:
-        Time in ns, float64 ``[T + depth, B]``, and the number of the slowest core, int64 of the same shape.
+    number: int
+    layers: tuple[str, ...]
+    neurons: int
+    spikes: float
+    synops: float
+    active: float
+    sent: float
+    received: float
+    busy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Time of every step of a pipelined sample.
+
+    Attributes:
+        work: Of the slowest core, ns, float64 ``[T + depth, B]``, without the barrier.
+        slowest: Place in ``placement.cores`` of that core, int64 of the same shape.
+        cores: What each core does.
     """
-    longest = max(program.depth.values())
-    shape = (trace.steps + longest, trace.samples)
+
+    work: Amounts
+    slowest: npt.NDArray[np.int64]
+    cores: tuple[CoreEvents, ...]
+
+
+def step_times(activity: Activity, chip: Chip) -> Steps:
+    """Time of each step: the core with most to do, by the chip's schedule.
+
+    ``summed``: a core updates its neurons and then works off what arrives, so its step is the sum of both.
+    ``overlapped``: both go on side by side on different units; a step lasts as long as the longer of the longest neuron
+    phase and the longest message phase of any core. Messages are worked off in the step they are sent in, one step
+    before the neurons they go to see them.
+    """
+    steps = activity.trace.steps
+    shape = (steps + max(activity.program.depth.values()), activity.trace.samples)
     slowest, where = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-    work = np.empty(shape)
-    for core in placement.cores:
-        depth = program.depth[core.part.layer]
-        work.fill(core.part.size * _nanoseconds(chip, "neuron_inactive"))
-        work[depth : depth + trace.steps] += _beyond_idle(core, program, trace, placement, chip)
-        np.copyto(where, core.number, where=work > slowest)
-        np.maximum(slowest, work, out=slowest)
-    return slowest, where
+    overlapped = chip.time["schedule"].value == "overlapped"
+    received = _received(activity)
+    cores = []
+    for place, core in enumerate(activity.placement.cores):
+        neurons = np.full(shape, sum(part.size for part in core.parts) * _nanoseconds(chip, "neuron_inactive"))
+        messages = np.zeros(shape) if overlapped else neurons
+        cores.append(_core_work(core, activity, chip, received, neurons, messages, int(overlapped)))
+        for work in (neurons, messages) if overlapped else (neurons,):
+            np.copyto(where, place, where=work > slowest)
+            np.maximum(slowest, work, out=slowest)
+    return Steps(slowest, where, tuple(cores))
 
 
-def _beyond_idle(core: Core, program: Program, trace: Trace, placement: Placement, chip: Chip) -> Amounts:
-    """What a core does at each step of its layer beyond updating idle neurons, ns ``[T, B]``."""
-    layer = core.part.layer
-    counter = trace.counters[layer]
-    synapses = sum(other.synapses for other in placement.of(layer))
-    shared = conv_share(program, layer)
-    synop = (1.0 - shared) * _nanoseconds(chip, "synop") + shared * _nanoseconds(chip, "synop_conv")
-    update = _nanoseconds(chip, "neuron_active") - _nanoseconds(chip, "neuron_inactive")
-    sent = sum(route.axons for route in placement.routes if route.source_core == core.number)
-    spike = core.part.size * _nanoseconds(chip, "spike_generate") + sent * _nanoseconds(chip, "axon_out")
-    busy = _times(counter.synops, synop * core.synapses / max(1, synapses))
-    busy += _times(counter.active, update * core.part.size / counter.neurons)
-    if spike:
-        busy += _times(counter.spikes, spike / counter.neurons)
-    received = _nanoseconds(chip, "axon_in")
-    for route in placement.routes if received else ():
-        if route.target_core == core.number:
-            busy += _times(_sent(route, trace), received * route.axons / program.node(route.source).size)
-    return busy
+def _received(activity: Activity) -> dict[tuple[int, str], list[Route]]:
+    found: dict[tuple[int, str], list[Route]] = {}
+    for route in activity.placement.routes:
+        found.setdefault((route.target_core, route.target), []).append(route)
+    return found
+
+
+def _core_work(
+    core: Core,
+    activity: Activity,
+    chip: Chip,
+    received: dict[tuple[int, str], list[Route]],
+    neurons: Amounts,
+    messages: Amounts,
+    ahead: int,
+) -> CoreEvents:
+    """Add what a core does beyond idle updates to its neuron and message times, ns ``[T + depth, B]``."""
+    steps, samples = activity.trace.steps, activity.trace.samples
+    totals = dict.fromkeys(("spikes", "synops", "active", "sent", "received"), 0.0)
+    for part in core.parts:
+        depth = activity.program.depth[part.layer]
+        shared = conv_share(activity.program, part.layer)
+        synop = (1.0 - shared) * _nanoseconds(chip, "synop") + shared * _nanoseconds(chip, "synop_conv")
+        update = _nanoseconds(chip, "neuron_active") - _nanoseconds(chip, "neuron_inactive")
+        own, arriving = slice(depth, depth + steps), slice(depth - ahead, depth - ahead + steps)
+        for kind, amounts, cost, into, when in (
+            ("spikes", activity.spikes(core, part), _nanoseconds(chip, "spike_generate"), neurons, own),
+            ("active", activity.active(core, part), update, neurons, own),
+            ("synops", activity.synops(core, part), synop, messages, arriving),
+        ):
+            _add(into[when], amounts, cost)
+            totals[kind] += float(amounts.sum()) / samples
+        for route in received.get((core.number, part.layer), ()):
+            totals["received"] += _add_route(activity, route, _nanoseconds(chip, "axon_in"), messages[arriving])
+        for route in activity.placement.routes:
+            if (route.source, route.source_core) == (part.layer, core.number):
+                totals["sent"] += _add_route(activity, route, _nanoseconds(chip, "axon_out"), neurons[own])
+    busy = float(neurons.sum() + (messages.sum() if messages is not neurons else 0.0)) / samples
+    return CoreEvents(core.number, core.layers, sum(part.size for part in core.parts), busy=busy, **totals)
+
+
+def _add(into: Amounts, amounts: npt.NDArray[Any], cost: float) -> None:
+    if cost:
+        into += amounts * cost
+
+
+def _add_route(activity: Activity, route: Route, cost: float, into: Amounts) -> float:
+    """Add a route's messages to a core's time; gives their mean number a sample."""
+    if not cost and not activity.exact:
+        counter = activity.trace.counters.get(route.source)
+        sent = activity.trace.input_events if counter is None else counter.spikes
+        return float(sent.sum()) * route.axons / activity.program.node(route.source).size / activity.trace.samples
+    messages = activity.messages(route)
+    _add(into, messages, cost)
+    return float(messages.sum()) / activity.trace.samples
 
 
 def _nanoseconds(chip: Chip, event: str) -> float:
     """Time of an event; none where the chip publishes none."""
     return constant(chip.time, event) or 0.0
-
-
-def _sent(route: Route, trace: Trace) -> npt.NDArray[np.int64]:
-    """Spikes of the layer or input a route comes from, ``[T, B]``."""
-    counter = trace.counters.get(route.source)
-    return trace.input_events if counter is None else counter.spikes
 
 
 def barrier_time(chip: Chip, tiles: int | None) -> float | None:

@@ -55,7 +55,7 @@ def accuracy_by_stage(accuracy: Mapping[str, float | None], path: str | Path) ->
     axes.set_ylim(max(1, len(rows)) - 0.4, -0.6)
     axes.set_xlabel("test accuracy (%); the axis does not start at zero")
     axes.grid(axis="x", color=GRID)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _in_order(accuracy: Mapping[str, float | None]) -> list[str]:
@@ -94,7 +94,7 @@ def spike_raster(
             axes.set_xlabel("time step")
         else:
             axes.tick_params(labelbottom=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _caption(label: int | None, prediction: int | None) -> str:
@@ -142,7 +142,7 @@ def activity_by_layer(layers: Mapping[str, tuple[float, float]], path: str | Pat
         axes.set_title(title, color=INK, fontsize=10, loc="left")
         if column:
             axes.tick_params(labelleft=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def energy_by_event(energy: Mapping[str, float | None], path: str | Path, *, chip: str = "") -> None:
@@ -159,7 +159,7 @@ def energy_by_event(energy: Mapping[str, float | None], path: str | Path, *, chi
     if not known:
         reason = "no energy: no spike and no update, or no constant published"
         axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", va="center", color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _count(value: float) -> str:
@@ -192,7 +192,7 @@ def _axes(figure: Figure, axes: Axes) -> Axes:
     return axes
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     with atomic_path(path) as temporary:
         FigureCanvasAgg(figure)
         figure.savefig(temporary, format="png", dpi=DPI, transparent=True)

@@ -73,7 +73,7 @@ def test_a_sparse_block_is_stored_with_indices_when_that_is_smaller() -> None:
     core = place(program, TOY).cores[0]
     # One weight of 4 bit, its index of 3 and a header of 2 are 9 bit: one word of 16 for each of 4 sources.
     assert core.pair("synaptic_memory_bits") == (4 * 16, 1024)
-    assert core.synapses == 4
+    assert core.synapses == (4,)
 
 
 def test_loihi_memory_follows_nengo_loihi() -> None:
@@ -90,15 +90,16 @@ def test_a_convolution_stores_its_kernel_once_a_core() -> None:
     # One list of 2*2*2 weights of 4+3 bit and a header: 58 bit, rounded up to 64.
     assert core.pair("synaptic_memory_bits") == (64, 1024)
     assert core.pair("input_axons") == (9, 16)
-    assert core.synapses == 8 * 4
+    assert core.synapses == (8 * 4,)
     assert core.pair("fan_in") == (4, 24)
 
 
 def test_a_layer_too_large_for_a_core_is_cut_evenly() -> None:
     placement = place(net(6, 10, 3), TOY)
     assert [(c.part.layer, c.part.size) for c in placement.cores] == [("layer1", 5), ("layer1", 5), ("layer2", 3)]
-    assert [c.tile for c in placement.cores] == [0, 0, 1]
-    assert placement.tiles == 2
+    # layer2 shares a tile with one half of layer1: one border for 5 axons instead of 10.
+    assert sorted(c.tile for c in placement.cores) == [0, 0, 1]
+    assert (placement.tiles, placement.traffic) == (2, 5)
 
 
 def test_memory_cuts_a_layer() -> None:
@@ -146,10 +147,10 @@ def test_pixel_order_keeps_channels_together() -> None:
 def test_routes_say_who_sends_to_whom() -> None:
     routes = place(net(6, 10, 3), TOY).routes
     assert [(r.source, r.source_core, r.target_core, r.axons, r.share) for r in routes] == [
-        ("in", None, 0, 6, 1.0),
+        ("in", None, 2, 6, 1.0),
         ("in", None, 1, 6, 1.0),
-        ("layer1", 0, 2, 5, 1.0),
-        ("layer1", 1, 2, 5, 1.0),
+        ("layer1", 2, 0, 5, 1.0),
+        ("layer1", 1, 0, 5, 1.0),
     ]
 
 
@@ -165,11 +166,12 @@ def test_a_neuron_without_synapses_needs_no_axon() -> None:
 def test_hops_follow_the_mesh() -> None:
     chip = load_chip("loihi1")
     placement = place(net(6, 10, 3), TOY)
-    wide = dataclasses.replace(placement, mesh=(8, 4, 4))
+    wide = dataclasses.replace(placement, mesh=(8, 4, 4), cores_max=128)
     assert placement.hops(0, 2) == (1, 0)
     assert wide.hops(0, 3) == (0, 0)
     assert wide.hops(0, 4 * 8) == (0, 1)
     assert wide.hops(4 * 7, 4 * 8) == (7, 1)
+    assert wide.hops(4 * 7, 128) == (1, 0)  # the next chip stands east of this one
     assert dataclasses.replace(placement, mesh=None).hops(0, 2) == (0, 0)
     assert chip.limits.mesh_columns == 8
 
@@ -188,7 +190,56 @@ def test_too_many_cores_is_refused_with_what_would_fit() -> None:
     with pytest.raises(RuleError, match="does not fit on one Toy chip") as caught:
         place(net(6, 16, 10, 16), TOY)
     assert caught.value.got == "6 cores: layer1 2, layer2 2, layer3 2"
-    assert caught.value.next_step == "it would fit on 2 such chips, or with fewer neurons in layer1"
+    assert caught.value.next_step == "it would fit on 2 such chips (chips=2, --chips 2), or with fewer neurons in layer1"
+
+
+def test_a_program_goes_on_on_the_next_chip() -> None:
+    program = net(6, 16, 10, 16)
+    placement = place(program, TOY, chips=2)
+    assert (len(placement.cores), placement.chips, placement.chips_used) == (6, 2, 2)
+    assert sorted(core.chip for core in placement.cores) == [0, 0, 0, 0, 1, 1]
+    assert {core.tile for core in placement.cores if core.chip == 1} == {2}
+    assert placement.table().startswith("toy: 6 of 8 cores on 2 chips")
+    assert placement.to_json()["chips_used"] == [2, 2]
+    with pytest.raises(RuleError, match="a program needs a chip"):
+        place(program, TOY, chips=0)
+    with pytest.raises(RuleError, match="does not fit on 2 Toy chip"):
+        place(net(6, 16, 10, 16, 10, 16), TOY, chips=2)
+
+
+def test_small_layers_share_a_core_where_the_chip_allows_it() -> None:
+    program = net(6, 4, 3, 3)
+    apart, together = place(program, TOY), place(program, TOY, share=True)
+    assert (len(apart.cores), len(together.cores)) == (3, 2)
+    core = together.cores[0]
+    assert core.layers == ("layer1", "layer2")
+    assert core.synapses == (24, 12)
+    # What two cores need apart adds up: 7 neurons, 6 + 4 input axons, and 4 + 3 axons out.
+    assert (core.pair("neurons"), core.pair("input_axons"), core.pair("output_axons")) == ((7, 8), (10, 16), (7, 16))
+    alone = [apart.cores[k].pair("synaptic_memory_bits")[0] for k in (0, 1)]
+    assert core.pair("synaptic_memory_bits")[0] == sum(alone)
+    assert [layer["cores"] for layer in together.to_json()["layers"]] == [[0], [0], [1]]
+    assert "layer1 + layer2" in together.table(cores=True)
+    with pytest.raises(RuleError, match="cannot share a core"):
+        place(program, with_limits(TOY, layers_per_core=None), share=True)
+    assert len(place(program, with_limits(TOY, layers_per_core=1), share=True).cores) == 3
+
+
+def test_cores_change_places_while_that_saves_hops() -> None:
+    program = net(200, 2500, 2500, 1200, 10, bits=8)
+    placement = place(program, with_limits(load_chip("loihi1"), output_axons_per_core=None), chips=2)
+    numbers = sorted(core.number for core in placement.cores)
+    assert numbers == list(range(len(placement.cores)))
+    back = {core.number: k for k, core in enumerate(placement.cores)}
+    routes = tuple(
+        dataclasses.replace(
+            r,
+            source_core=None if r.source_core is None else back[r.source_core],
+            target_core=back[r.target_core],
+        )
+        for r in placement.routes
+    )
+    assert placement.traffic < dataclasses.replace(placement, routes=routes).traffic
 
 
 @pytest.mark.parametrize(("sizes", "limit"), [((25, 3), "fan-in"), ((3, 25), "fan-out")])
@@ -226,7 +277,7 @@ def test_table_and_json_show_every_pair() -> None:
     assert data["cores"][0]["resources"]["neurons"] == [5, 8]
     assert data["layers"][0] == {
         "name": "layer1",
-        "cores": [0, 1],
+        "cores": [2, 1],
         "neurons": 10,
         "binding": {"resource": "neurons", "used_max": [5, 8]},
     }
