@@ -64,7 +64,8 @@ class FloatTrace:
         """Class of each sample, int64 ``[B]``: most spikes, or highest last membrane; ties to the lowest index."""
         given = self.outputs[self.output].reshape(self.steps, self.samples, -1)
         answers = given[-1] if self.output in self.v and self.output not in self.spiking else given.sum(axis=0)
-        return np.argmax(answers, axis=1).astype(np.int64)
+        best: npt.NDArray[np.int64] = np.argmax(answers, axis=1).astype(np.int64)
+        return best
 
     def accuracy(self, labels: npt.NDArray[np.integer]) -> float:
         """Share of right answers in percent.
@@ -123,7 +124,7 @@ class _Network:
                 assert graph.dt is not None, "a graph with neurons has a time step"
                 self._cells[node.name] = Cells(node, graph.dt, graph.reset, how, samples)
             elif isinstance(node, nir.Delay):
-                self._delays[node.name] = _Line(node, _steps_of(graph, node, samples), samples)
+                self._delays[node.name] = _Line(node, delay_steps(graph, node, samples), samples)
         self._fed_back = {source for source, _ in graph.recurrent}
         self._before = self._silent() if graph.recurrent else {}
         self._recorded = [*self._cells, *(n.name for n in graph.nodes if isinstance(n, nir.Threshold))]
@@ -133,36 +134,13 @@ class _Network:
     def _silent(self) -> dict[str, Float]:
         """What the sources of recurrent edges give while neurons and inputs are silent."""
         found: dict[str, Float] = {}
-        for name in self._back_first():
+        for name in stateless_last(self._graph):
             node = self._graph.node(name)
             if isinstance(node, (nir.Neuron, nir.Delay, nir.Input)):
                 found[name] = np.zeros((self._samples, *self._graph.output_shape(name)))
             else:
                 found[name] = apply(node, sum((found[s] for s in self._graph.sources(name)), start=np.zeros(1)))
         return {name: found[name] for name in self._fed_back}
-
-    def _back_first(self) -> list[str]:
-        """Names so that nodes without a state come after all that feed them, through recurrent edges too."""
-        order: list[str] = []
-        stateful = (nir.Neuron, nir.Delay, nir.Input)
-        waiting = {n.name for n in self._graph.nodes}
-        while waiting:
-            ready = [
-                n.name for n in self._graph.nodes
-                if n.name in waiting
-                and (isinstance(n, stateful) or not any(s in waiting for s in self._graph.sources(n.name)))
-            ]  # fmt: skip
-            if not ready:
-                raise GraphError(
-                    "a loop of nodes without a neuron or a Delay in it never settles",
-                    where=f"node {sorted(waiting)[0]!r}",
-                    got=", ".join(sorted(waiting)[:8]),
-                    allowed="a neuron in each loop",
-                    next_step="put a spiking population into the loop",
-                )
-            order += ready
-            waiting.difference_update(ready)
-        return order
 
     def reserve(self, steps: int) -> None:
         """Make room for a record of ``steps`` steps."""
@@ -240,7 +218,37 @@ class _Line:
         self._place = (self._place + 1) % len(self._ring)
 
 
-def _steps_of(graph: nir.Graph, node: nir.Delay, samples: int) -> npt.NDArray[np.int64]:
+def stateless_last(graph: nir.Graph) -> list[str]:
+    """Names so that nodes without a state come after all that feed them, through recurrent edges too.
+
+    Raises:
+        GraphError: a loop has no neuron and no Delay in it.
+    """
+    order: list[str] = []
+    stateful = (nir.Neuron, nir.Delay, nir.Input)
+    waiting = {node.name: isinstance(node, stateful) for node in graph.nodes}
+    while waiting:
+        ready = [name for name, free in waiting.items() if free or not any(s in waiting for s in graph.sources(name))]
+        if not ready:
+            raise GraphError(
+                "a loop of nodes without a neuron or a Delay in it never settles",
+                where=f"node {next(iter(waiting))!r}",
+                got=", ".join(list(waiting)[:8]),
+                allowed="a neuron in each loop",
+                next_step="put a spiking population into the loop",
+            )
+        order += ready
+        for name in ready:
+            del waiting[name]
+    return order
+
+
+def delay_steps(graph: nir.Graph, node: nir.Delay, samples: int = 1) -> npt.NDArray[np.int64]:
+    """How many time steps each element of a Delay is late.
+
+    Raises:
+        GraphError: no whole number of steps, or more than a record may hold for ``samples`` samples.
+    """
     assert graph.dt is not None, "a graph with a Delay has a time step"
     steps = node.delay / graph.dt
     whole = np.round(steps)

@@ -21,6 +21,7 @@ from torch import Tensor
 from deploy import graph as nir
 from deploy.graph.discrete import LifParameters, neuron_from_steps
 from deploy.graph.quantization import Encoding
+from neurokd.graph_module import GraphModule
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
@@ -74,7 +75,7 @@ def to_graph(network: SpikingNetwork | QuantizedNetwork, encoding: Encoding = "d
 
 
 def export(
-    network: SpikingNetwork | QuantizedNetwork, path: str | Path, encoding: Encoding = "direct"
+    network: SpikingNetwork | QuantizedNetwork | GraphModule, path: str | Path, encoding: Encoding = "direct"
 ) -> nir.Graph:  # fmt: skip
     """Write ``path`` (``.nir``), atomically, and give back the graph that was written.
 
@@ -82,7 +83,7 @@ def export(
         FileError: the folder is not writable or the disk is full.
         GraphError: an unknown encoding.
     """
-    graph = to_graph(network, encoding)
+    graph = network.to_graph() if isinstance(network, GraphModule) else to_graph(network, encoding)
     nir.write(graph, path)
     return graph
 
