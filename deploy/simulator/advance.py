@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
@@ -14,30 +14,51 @@ from deploy.simulator.buffers import NOTHING, Buffers
 from deploy.simulator.plan import Plan, Stage
 
 Array = npt.NDArray[Any]
-SUMS_BYTES: Final = 1024 * 1024
+SUMS_BYTES: Final = 2 * 1024 * 1024
+MOST_KEPT_STEPS: Final = 512  # of a program with cycles: each holds some kilobytes
 Piece = tuple[slice, int, int]  # samples, first step, steps
 
 
-def advance(prepared: Plan, buffers: Buffers, first: int, count: int) -> None:
-    """Run every population over the steps ``first`` to ``first + count``.
+def advance(prepared: Plan, buffers: Buffers, steps: int) -> None:
+    """Run every population over all steps, layer by layer, or step by step where there are cycles.
 
     Raises:
         CancelledError: ``buffers.stop`` was set meanwhile.
     """
-    for stage in prepared.stages:
-        advance_stage(stage, buffers, first, count)
+    windows = [(step, 1) for step in range(steps)] if prepared.stepwise else [(0, steps)]
+    if buffers.pieces:
+        _perform(buffers.pieces, buffers)
+    elif len(windows) > MOST_KEPT_STEPS:
+        _perform(_all_pieces(prepared, buffers, windows), buffers)
+    else:
+        buffers.pieces.extend(_all_pieces(prepared, buffers, windows))
+        _perform(buffers.pieces, buffers)
+
+
+def _all_pieces(prepared: Plan, buffers: Buffers, windows: list[tuple[int, int]]) -> Iterator[Callable[[], None]]:
+    return (piece for window in windows for stage in prepared.stages for piece in bound(stage, buffers, *window))
 
 
 def advance_stage(stage: Stage, buffers: Buffers, first: int, count: int) -> None:
-    """Run one population over the steps ``first`` to ``first + count``; its sources have run that far."""
-    for piece in bound(stage, buffers, first, count):
+    """Run one population over the steps ``first`` to ``first + count``; its sources have run that far.
+
+    Raises:
+        CancelledError: ``buffers.stop`` was set meanwhile.
+    """
+    _perform(bound(stage, buffers, first, count), buffers)
+
+
+def _perform(pieces: Iterable[Callable[[], None]], buffers: Buffers) -> None:
+    for piece in pieces:
         if buffers.stop.is_set():
             raise CancelledError
         piece()
 
 
 def bound(stage: Stage, buffers: Buffers, first: int, count: int) -> Iterator[Callable[[], None]]:
-    """The pieces of :func:`advance_stage`, to be called in order, once or (by a session) again and again."""
+    """The pieces of :func:`advance_stage`, to be called in order, once or again and again: making one takes longer
+    than calling it, and only one thread at a time can make them.
+    """
     samples, steps, size = buffers.spikes[stage.population.name].shape
     sources = [buffers.spikes[block.source] for block in stage.blocks]
     constant = all(s.shape[1] == 1 < steps for s in sources) and all(b.lag == 0 for b in stage.blocks)
@@ -62,15 +83,15 @@ def _bound_piece(
     rows, from_step = (1, 0) if constant else (count, first)
     sums = buffers.workspace.take("sums", "", (*u.shape[:1], rows, u.shape[1]), np.int32)
     synops = buffers.workspace.take("synops", "", (*u.shape[:1], rows), np.int64)
-    given = [source[samples] for source in sources]
+    adding = [(block.bind(), source[samples]) for block, source in zip(stage.blocks, sources, strict=True)]
     tally = buffers.tallies[name][:, samples, first : first + count]
     operations, spikes = tally[4], buffers.spikes[name][samples]
     keep_u, keep_v = _window(buffers.u_record, name, piece), _window(buffers.v_record, name, piece)
 
     def run() -> None:
         fresh = True
-        for block, source in zip(stage.blocks, given, strict=True):
-            block.add(source, from_step, fresh, sums, synops)
+        for add, given in adding:
+            add(given, from_step, fresh, sums, synops)
             fresh = False
         operations[:] = synops
         neurons.scan_population(

@@ -16,7 +16,7 @@ from deploy.errors import SimulatorError
 from deploy.program import Program
 from deploy.simulator import kernels
 from deploy.simulator.advance import advance
-from deploy.simulator.buffers import TALLIES, Buffers, Workspace, at_rest
+from deploy.simulator.buffers import TALLIES, Buffers, Workspace, buffers_for
 from deploy.simulator.layout import to_outer
 from deploy.simulator.plan import Plan, plan
 from deploy.simulator.threads import advance_in_waves, together
@@ -165,38 +165,39 @@ def _run_chunks(job: _Job, threads: int, progress: Progress | None) -> None:
 def _run_chunk(job: _Job, part: slice, threads: int = 1) -> int:
     """Run the samples of a part, on several threads where that pays; returns how many."""
     workspace = job.prepared.borrow()
-    program, steps = job.program, job.given.steps
-    samples: int = part.stop - part.start
-    values = _frames(job, part, workspace)
+    steps, samples = job.given.steps, part.stop - part.start
+    buffers = _buffers(job, samples, workspace)
+    values = buffers.spikes[job.program.input.name]
+    values[:] = job.given.values[:, part].swapaxes(0, 1)
     job.input_events[:, part] = kernels.count_events(values).T
-    buffers = at_rest(program, workspace, values, steps)
-    buffers.stop = job.stop
-    _prepare_records(buffers, job)
-    if job.prepared.stepwise:
-        for step in range(steps):
-            advance(job.prepared, buffers, step, 1)
-    elif threads > 1 and steps > 1 and samples * steps * program.neurons >= WORTH_THREADS:
+    buffers.rest()
+    large = threads > 1 and steps > 1 and samples * steps * job.program.neurons >= WORTH_THREADS
+    if large and not job.prepared.stepwise:
         advance_in_waves(job.prepared, buffers, steps, threads)
     else:
-        advance(job.prepared, buffers, 0, steps)
+        advance(job.prepared, buffers, steps)
     _collect(job, buffers, part)
     job.prepared.give_back(workspace)
-    return samples
+    return int(samples)
 
 
-def _frames(job: _Job, part: slice, workspace: Workspace) -> Array:
-    """The input of a part, uint8 ``[B, T or 1, n]``."""
+def _buffers(job: _Job, samples: int, workspace: Workspace) -> Buffers:
+    """Memory for some samples, the same as for the chunk before where that was of the same size."""
     rows, _, size = job.given.values.shape
-    frames = workspace.take("spikes", job.program.input.name, (part.stop - part.start, rows, size), np.uint8)
-    frames[:] = job.given.values[:, part].swapaxes(0, 1)
-    return frames
+    steps, state = job.given.steps, job.recording.state
 
+    def make() -> Buffers:
+        values = workspace.take("spikes", job.program.input.name, (samples, rows, size), np.uint8)
+        buffers = buffers_for(job.program, workspace, values, steps)
+        for name in state:
+            shape = buffers.spikes[name].shape
+            buffers.u_record[name] = workspace.take("u_record", name, shape, np.int32)
+            buffers.v_record[name] = workspace.take("v_record", name, shape, np.int32)
+        return buffers
 
-def _prepare_records(buffers: Buffers, job: _Job) -> None:
-    for name in job.recording.state:
-        shape = buffers.spikes[name].shape
-        buffers.u_record[name] = buffers.workspace.take("u_record", name, shape, np.int32)
-        buffers.v_record[name] = buffers.workspace.take("v_record", name, shape, np.int32)
+    buffers = workspace.prepared(("buffers", samples, rows, steps, state), make)
+    buffers.stop = job.stop
+    return buffers
 
 
 def _collect(job: _Job, buffers: Buffers, part: slice) -> None:

@@ -20,17 +20,21 @@ from deploy.simulator.neurons import stays_inside
 
 Array = npt.NDArray[Any]
 
+Add = Callable[[Array, int, bool, Array, Array], None]
 INT16_MAX: Final = 32767
 KEPT_BYTES: Final = 64 * 1024 * 1024  # a workspace above this is given back to the system
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One synapse block: ``add(source, first, fresh, sums, synops)`` writes (fresh) or adds its target's sums."""
+    """One synapse block: ``bind()(source, first, fresh, sums, synops)`` writes (fresh) or adds its target's sums.
+
+    What ``bind`` gives holds memory of its own, for one thread.
+    """
 
     source: str
     lag: int
-    add: Callable[[Array, int, bool, Array, Array], None]
+    bind: Callable[[], Add]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +127,7 @@ def _dense_block(program: Program, dense: Dense, graded: bool) -> Block:
             sums, synops,
         )  # fmt: skip
 
-    return Block(dense.source, dense.delay, add)
+    return Block(dense.source, dense.delay, lambda: add)
 
 
 def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
@@ -137,11 +141,15 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
     reached = conv_fanout(conv, shape, out).reshape(-1)
     fanout = np.ascontiguousarray(reached if channel_first else to_inner(reached, shape))
 
-    def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
+    def bind() -> Add:
         canvas = aligned_zeros(tables.canvas, register)
-        kernels.conv_events(
-            given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape, graded,
-            canvas, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
-        )  # fmt: skip
 
-    return Block(conv.source, conv.delay, add)
+        def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
+            kernels.conv_events(
+                given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape,
+                graded, canvas, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
+            )  # fmt: skip
+
+        return add
+
+    return Block(conv.source, conv.delay, bind)
