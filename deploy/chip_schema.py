@@ -223,6 +223,7 @@ class Energy(Section):
     spike_within_tile = _amount("pJ", "One spike message delivered inside its tile.")
     hop_east_west = _amount("pJ", "One spike message crossing to the next tile, east or west.")
     hop_north_south = _amount("pJ", "One spike message crossing to the next tile, north or south.")
+    mac = _amount("pJ", "One multiply-accumulate of a network without spikes (ANN), to compare with.")
 
 
 class Time(Section):

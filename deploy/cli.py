@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from deploy.errors import NeurokdError
+
+if TYPE_CHECKING:
+    from deploy.chip import Chip
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -230,22 +233,34 @@ def quantize(
 
 
 @app.command()
-def chips(as_json: AsJson = False) -> None:
-    """The chips whose limits, formats and constants come with neurokd."""
-    from deploy.chip import chips as names
+def chips(
+    names: Annotated[list[str] | None, typer.Argument(help="Chips or .toml files; default: a list of all.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the chips; one name shows its every value with its source, several are compared side by side."""
+    from deploy.chip import chips as known
     from deploy.chip import load_chip
+    from deploy.chip_table import comparison, explanation
 
-    found = [load_chip(name) for name in names()]
+    found = [load_chip(name) for name in names or known()]
     if as_json:
         typer.echo(json.dumps([chip.to_json() for chip in found], indent=2))
         return
-    table = Table("chip", "title", "cores", "neurons a core", "energy a synop", "what the file holds")
-    for chip in found:
-        synop, limits = chip.energy["synop"], chip.limits
-        energy = "not published" if synop.value is None else f"{synop.value} {synop.unit} ({synop.grade})"
-        counts = [str(limits[key].value or "not published") for key in ("cores", "neurons_per_core")]
-        table.add_row(chip.name, chip.title, *counts, energy, chip.summary)
+    if names:
+        rows = explanation(found[0]) if len(found) == 1 else comparison(found)
+    else:
+        rows = [["chip", "title", "cores", "neurons a core", "energy a synop", "what the file holds"]]
+        rows += [[chip.name, chip.title, *_chip_cells(chip), chip.summary] for chip in found]
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
     console.print(table)
+
+
+def _chip_cells(chip: Chip) -> list[str]:
+    synop, limits = chip.energy["synop"], chip.limits
+    energy = "not published" if synop.value is None else f"{synop.value} {synop.unit} ({synop.grade})"
+    return [*(str(limits[key].value or "not published") for key in ("cores", "neurons_per_core")), energy]
 
 
 @app.command()

@@ -143,3 +143,10 @@ def test_where_the_current_may_wrap_nothing_is_promised() -> None:
 
 def test_programs_of_the_oracles_chip_pass_as_they_are() -> None:
     assert rules.check(replace(program(), meta={}), load_chip("loihi2")) == []
+
+
+def test_a_limit_nobody_published_is_a_note_and_breaks_nothing() -> None:
+    findings = rules.check(program(), load_chip("speck2"))
+    assert {f.severity for f in findings if f.what.startswith("not checked")} == {"note"}
+    assert any(f.what == "not checked: threshold fits" and "not found" in f.got for f in findings)
+    assert any("state width" in f.what and f.severity == "error" for f in findings)
