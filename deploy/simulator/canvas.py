@@ -1,4 +1,4 @@
-"""Where a convolution's events land: tables for :func:`deploy.simulator.kernels.conv_events`."""
+"""Where a convolution's events land: tables for :func:`deploy.simulator.convolution.conv_events`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.program import Conv, Shape
-from deploy.simulator import kernels
 from deploy.simulator.layout import aligned, padded
+from deploy.simulator.vectors import LANES
 
 
 def divider(outer: int, inner: int) -> tuple[int, int]:
@@ -26,7 +26,7 @@ def divider(outer: int, inner: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Scatter:
-    """Where an input pixel's events go; see :func:`deploy.simulator.kernels.conv_events` for the arrays."""
+    """Where an input pixel's events go; see :func:`deploy.simulator.convolution.conv_events` for the arrays."""
 
     weights: npt.NDArray[np.int16]
     group: npt.NDArray[np.int32]
@@ -111,7 +111,7 @@ def scatter(conv: Conv, shape: Shape, out: Shape, step: int, channel_first: bool
 def _by_phase(conv: Conv, rows: _Axis, columns: _Axis, taps: int, step: int) -> npt.NDArray[np.int16]:
     """``[C, kernel rows by phase, phases along x, taps, O/groups]``; channels padded where that costs little."""
     weights = _by_input_channel(conv, step)
-    if conv.groups == 1 or weights.shape[3] >= kernels.LANES // 2:
+    if conv.groups == 1 or weights.shape[3] >= LANES // 2:
         weights = padded(weights)
     order = [tap for phase in rows.phases for tap in phase]
     made = np.zeros((weights.shape[0], len(order), len(columns.phases), taps, weights.shape[3]), np.int16)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.program import Shape
-from deploy.simulator import kernels
+from deploy.simulator.vectors import LANES
 
 Array = npt.NDArray[Any]
 CACHE_LINE: Final = 64
@@ -47,6 +47,6 @@ def aligned(values: Array) -> Array:
 
 
 def padded(values: Array) -> Array:
-    """The last axis filled up with zeros to a multiple of :data:`deploy.simulator.kernels.LANES`."""
-    missing = -values.shape[-1] % kernels.LANES
+    """The last axis filled up with zeros to a multiple of :data:`deploy.simulator.vectors.LANES`."""
+    missing = -values.shape[-1] % LANES
     return aligned(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)]))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from deploy import fixed_point as fp
 from deploy.program import Conv, Dense, Input, Population, Program, Synapse
-from deploy.simulator import kernels
+from deploy.simulator import convolution, kernels
 from deploy.simulator.buffers import Workspace
 from deploy.simulator.canvas import conv_fanout, scatter
 from deploy.simulator.layout import aligned_zeros, padded, to_inner
@@ -145,7 +145,7 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
         canvas = aligned_zeros(tables.canvas, register)
 
         def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
-            kernels.conv_events(
+            convolution.conv_events(
                 given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape,
                 graded, canvas, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
             )  # fmt: skip
