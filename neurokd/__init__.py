@@ -16,6 +16,7 @@ from neurokd.distill import distill
 from neurokd.encoding import Encoding
 from neurokd.export import export
 from neurokd.from_nir import from_nir
+from neurokd.graph_module import to_torch
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.quantize import quantize
 from neurokd.quantized import QuantizedNetwork
@@ -36,6 +37,7 @@ __all__ = [
     "load_data",
     "predict",
     "quantize",
+    "to_torch",
     "to_user",
     "train",
 ]

@@ -29,8 +29,8 @@ def read_spec(chain: Chain) -> NetworkSpec:
     for part in chain.parts:
         for call in part.calls():
             _check_leaf(call)
-        layers += [] if part.pool is None else [_pool(part.pool)]
-        layers.append(_dense(part.synapse) if isinstance(part.synapse.module, nn.Linear) else _conv(part.synapse))
+        layers += [] if part.pool is None else [pool_of(part.pool)]
+        layers.append(_dense(part.synapse) if isinstance(part.synapse.module, nn.Linear) else conv_of(part.synapse))
     try:
         spec = NetworkSpec(tuple(chain.parts[0].starts[0].given.shape[1:]), tuple(layers))
     except SpecError as error:
@@ -168,7 +168,8 @@ def _dense(call: Call) -> Dense:
     return Dense(module.out_features)
 
 
-def _conv(call: Call) -> Conv:
+def conv_of(call: Call) -> Conv:
+    """A Conv2d's geometry, ``same`` and ``valid`` as numbers; refuses other padding modes."""
     module: Any = call.module
     if module.padding_mode != "zeros":
         got = f"padding_mode='{module.padding_mode}'"
@@ -194,7 +195,8 @@ def _same(call: Call) -> Pair:
     return (total[0] // 2, total[1] // 2)
 
 
-def _pool(call: Call) -> Pool:
+def pool_of(call: Call) -> Pool:
+    """An AvgPool2d's geometry; refuses ceil_mode, count_include_pad=False and divisor_override."""
     module: Any = call.module
     plain = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
     for name, allowed in plain.items():

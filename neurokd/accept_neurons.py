@@ -20,7 +20,7 @@ KNOWN_FIELDS = {
     "state_function", "reset_delay", "reset",
 }  # fmt: skip
 KNOWN_TENSORS = {"beta", "threshold", "graded_spikes_factor", "reset_mechanism_val", "mem"}
-_TORCH_FIELDS = set(nn.Module().__dict__)
+TORCH_FIELDS = set(nn.Module().__dict__)
 #: snntorch's own spike functions that neurokd has by name: the free variable that is the slope, if any.
 _SURROGATES = {
     "atan": ("atan", "alpha"),
@@ -90,7 +90,7 @@ def apply_changes(module: nn.Module, changes: dict[str, Any]) -> None:
 def _check_names(call: Call) -> None:
     module = call.module
     tensors = KNOWN_TENSORS | ({"alpha", "syn"} if "syn" in STATES[type(module)] else set())
-    unknown = sorted(set(module.__dict__) - _TORCH_FIELDS - KNOWN_FIELDS)
+    unknown = sorted(set(module.__dict__) - TORCH_FIELDS - KNOWN_FIELDS)
     unknown += sorted({*module._parameters, *module._buffers} - tensors) + sorted(module._modules)
     if unknown:
         raise refuse(
@@ -218,7 +218,7 @@ def _one_number(call: Call, name: str, value: Tensor) -> float:
 
 def _surrogate(call: Call, notes: list[str]) -> dict[str, Any]:
     module: Any = call.module
-    _check_spike_function(call)
+    check_spike_function(call)
     parts = str(getattr(module.spike_grad, "__qualname__", "")).split(".")
     if getattr(module.spike_grad, "__module__", "") == "snntorch.surrogate" and parts[0] in _SURROGATES:
         name, variable = _SURROGATES[parts[0]]
@@ -233,7 +233,8 @@ def _surrogate(call: Call, notes: list[str]) -> dict[str, Any]:
     return {"surrogate": "atan", "slope": 2.0}
 
 
-def _check_spike_function(call: Call) -> None:
+def check_spike_function(call: Call) -> None:
+    """Refuse a spike function that is not the step function, tried on numbers around zero."""
     tiny = torch.finfo(torch.float32).tiny
     probe = torch.tensor([-1e9, -1.0, -1e-3, -tiny, -0.0, 0.0, tiny, 1e-3, 0.5, 1.0, 2.0, 1e9]).repeat(64)
     try:

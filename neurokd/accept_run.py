@@ -114,7 +114,7 @@ def trace(
     Raises:
         ModuleError: the forward fails, or is not a chain that can be taken.
     """
-    with _preserved(module), torch.no_grad():
+    with preserved(module), torch.no_grad():
         for part, reading in zip(like.parts if like else (), readings, strict=True):
             apply_changes(part.neurons[0].module, reading.changes)
         tracer = Tracer(module)
@@ -172,7 +172,7 @@ def _one_step_a_call(tracer: Tracer) -> bool:
 def _forward(module: nn.Module, tracer: Tracer, tensor: Tensor, example: Example) -> list[Origin]:
     tracer.mark_input(tensor)
     try:
-        out = module(tensor, **_arguments(module, example))
+        out = module(tensor, **arguments_of(module, example))
     except _FAILURES as error:
         _check_meant(tracer, example)
         raise ModuleError(
@@ -195,7 +195,7 @@ def _foreign_neuron(module: nn.Module) -> bool:
     return isinstance(module, SpikingNeuron) and type(module) not in STATES
 
 
-def _arguments(module: nn.Module, example: Example) -> dict[str, Any]:
+def arguments_of(module: nn.Module, example: Example) -> dict[str, Any]:
     """Values of forward's further arguments: as given; a step count; None for states, which starts them at zero."""
     parameters = list(inspect.signature(module.forward).parameters.values())[1:]
     arguments: dict[str, Any] = dict(example.extra)
@@ -208,7 +208,7 @@ def _arguments(module: nn.Module, example: Example) -> dict[str, Any]:
 
 
 @contextmanager
-def _preserved(module: nn.Module) -> Iterator[None]:
+def preserved(module: nn.Module) -> Iterator[None]:
     """Evaluation mode and fresh neuron states; every module's attributes and the generators are put back after."""
     held = [(part, dict(part.__dict__), dict(part._buffers), dict(part._parameters)) for part in module.modules()]
     with torch.random.fork_rng():

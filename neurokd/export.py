@@ -1,5 +1,7 @@
 """Networks -> NIR: a file any tool can run; of a quantized one the chip's integers come back exactly.
 
+Users' own snntorch modules go through :mod:`neurokd.export_modules`.
+
 The file's network takes what the chip takes: the encoded integers (``0 .. levels``), not images in 0..1. Of a quantized
 student its floats mean the same network as the integers, and the grid they lie on travels in each node's metadata. A
 float student is written with its norms folded and without a grid.
@@ -9,18 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deploy import graph as nir
+from deploy.errors import ModuleError
 from deploy.graph.discrete import LifParameters, neuron_from_steps
 from deploy.graph.quantization import Encoding
+from neurokd.export_modules import module_graph
+from neurokd.export_nodes import DT
 from neurokd.graph_module import GraphModule
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
@@ -29,7 +34,6 @@ from neurokd.quantized import QuantizedLayer, QuantizedNetwork, geometry_of
 from neurokd.spec import Block
 
 FloatArray = npt.NDArray[np.float64]
-DT: Final = 1e-4  # seconds a step; what snntorch writes and other importers assume
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,45 @@ def to_graph(network: SpikingNetwork | QuantizedNetwork, encoding: Encoding = "d
 
 
 def export(
-    network: SpikingNetwork | QuantizedNetwork | GraphModule, path: str | Path, encoding: Encoding = "direct"
-) -> nir.Graph:  # fmt: skip
-    """Write ``path`` (``.nir``), atomically, and give back the graph that was written.
+    network: SpikingNetwork | QuantizedNetwork | GraphModule | nn.Module,
+    path: str | Path,
+    encoding: Encoding = "direct",
+    *,
+    example_input: Tensor | None = None,
+    **options: Any,
+) -> nir.Graph:
+    """Write ``path`` (``.nir``), atomically, and give back the graph that was written; its ``notes`` are the report.
+
+    Args:
+        network: A student of this toolkit; a :class:`GraphModule`; or a user's own snntorch module.
+        path: The file.
+        encoding: ``direct``, ``rate`` or ``latency``: how a student's input was encoded.
+        example_input: What the user's module takes; needed for it.
+        options: ``steps``, ``convert_reset``, ``forward_kwargs`` of :func:`neurokd.export_modules.module_graph`.
 
     Raises:
         FileError: the folder is not writable or the disk is full.
         GraphError: an unknown encoding.
+        ModuleError: a module with no counterpart, by name; or it is a user's and the example is missing.
     """
-    graph = network.to_graph() if isinstance(network, GraphModule) else to_graph(network, encoding)
-    nir.write(graph, path)
-    return graph
+    graph = _graph_of(network, encoding, example_input, options)
+    notes = nir.write(graph, path)
+    return replace(graph, notes=(*graph.notes, *notes))
+
+
+def _graph_of(network: nn.Module, encoding: Encoding, example: Tensor | None, options: dict[str, Any]) -> nir.Graph:
+    if isinstance(network, (SpikingNetwork, QuantizedNetwork, GraphModule)):
+        if example is not None or options:
+            got = ", ".join([*(["example_input"] if example is not None else []), *options])
+            raise ModuleError("these options are for users' modules", got=got, allowed="none with a student of neurokd")
+        return network.to_graph() if isinstance(network, GraphModule) else to_graph(network, encoding)
+    if example is None:
+        raise ModuleError(
+            "an example of its input is needed to export a module",
+            got=type(network).__name__,
+            allowed="export(module, path, example_input=one batch as your training loop passes it)",
+        )
+    return module_graph(network, example, **options)
 
 
 def _layers(network: SpikingNetwork | QuantizedNetwork) -> Sequence[_Layer]:
