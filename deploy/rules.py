@@ -198,10 +198,10 @@ def sums_fit_the_accumulator(program: Program, chip: Chip) -> Iterator[Finding]:
 def state_widths_agree(program: Program, chip: Chip) -> Iterator[Finding]:
     """The Program's arithmetic is that of 24-bit state and 12-bit decays; the chip must have the same."""
     for what, has, needs in (
-        ("state", chip.formats.state_bits, fp.STATE_BITS),
-        ("decay", chip.formats.decay_bits, fp.DECAY_BITS),
+        ("state", chip.formats["state_bits"].value, fp.STATE_BITS),
+        ("decay", chip.formats["decay_bits"].value, fp.DECAY_BITS),
     ):
-        if has != needs:
+        if has not in (None, needs):
             yield _error("program", f"{what} width", f"{needs} bits", f"{has} bits", "choose a Loihi-class chip")
 
 
