@@ -1,0 +1,230 @@
+"""The fine-tuning grid: ``python -m benchmarks.finetune --data-root DIR [mnist fashion-mnist cifar10]``.
+
+For each data set and seed one float teacher, assistant and student; then the student on the chip's integers: widths
+{8, 4, 3} x {no fine-tuning, CE, SAT, SAT + CE}, and under a synop budget. Every cell is one small JSON file in
+``benchmarks/results/finetune/``; a cell that is there is not computed again, so an interrupted grid goes on. Trained
+float networks stay in ``--work``. ``--rows`` only makes ``benchmarks/results/finetune.json`` from the cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.finetune_sets import DISTIL, METHODS, SEEDS, SETS, WIDTHS, Setup
+from benchmarks.rows import RESULTS, versions
+from deploy import simulator
+from deploy.files import read_json, write_json
+from deploy.lower import lower
+from deploy.place import place
+from deploy.profile import profile
+from neurokd import checkpoint
+from neurokd.data import Dataset, load
+from neurokd.distill import distill_stage, teacher_sats
+from neurokd.encoding import Encoding
+from neurokd.export import to_graph
+from neurokd.feed import Feed, Network, accuracy, outputs
+from neurokd.network import SpikingNetwork, build, predict
+from neurokd.quantize import fine_tune, to_integers
+from neurokd.quantized import QuantizedNetwork
+from neurokd.satcache import SatCache
+
+CELLS = RESULTS / "finetune"
+ENERGY_CHIP = "loihi1"  # Loihi 2's energies are not published
+PROFILED = 1000  # test images, evenly spread
+ROLES = ("teacher", "assistant", "student")
+COMMAND = "python -m benchmarks.finetune --data-root DIR"
+Cell = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compute what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", default=list(SETS), help=", ".join(SETS))
+    parser.add_argument("--data-root", type=Path, action="append", help="folder with the data files (repeatable)")
+    parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="where float networks stay")
+    parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    for name in options.sets:
+        for seed in options.seeds:
+            Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells).run()
+    return 0
+
+
+def cell_path(data: str, seed: int, cell: str, folder: Path = CELLS) -> Path:
+    """Where a cell is kept."""
+    return folder / f"{data}-s{seed}-{cell}.json"
+
+
+@dataclass
+class Bench:
+    """One data set and seed."""
+
+    name: str
+    seed: int
+    roots: tuple[Path, ...]
+    work: Path
+    cells: Path = CELLS
+
+    @property
+    def setup(self) -> Setup:
+        return SETS[self.name]
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Read when a cell needs it; the same validation split for every seed's networks of that seed."""
+        return load(self.name, next((r for r in self.roots if found(self.name, r)), None), seed=self.seed)
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        return Encoding("direct", self.setup.bits, self.setup.steps, raw_levels=self.data.levels)
+
+    def run(self) -> None:
+        """Every cell of this data set and seed."""
+        for role in ROLES:
+            self._cell(role, lambda role=role: self._float_cell(role))  # type: ignore[misc]
+        for bits in WIDTHS:
+            for method in METHODS:
+                self._cell(f"b{bits}-{method}", lambda b=bits, m=method: self._chip_cell(b, m))  # type: ignore[misc]
+
+    def _cell(self, cell: str, work: Any) -> None:
+        path = cell_path(self.name, self.seed, cell, self.cells)
+        if path.exists():
+            return
+        start = time.perf_counter()
+        facts = work()
+        common = {"data": self.name, "title": self.data.title, "seed": self.seed, "cell": cell}
+        taken = {"seconds": round(time.perf_counter() - start, 1), "versions": versions("torch", "numpy", "numba")}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**common, **facts, **taken})
+        shown = {key: facts[key] for key in ("accuracy", "validation", "synops") if key in facts}
+        print(f"{self.name} seed {self.seed} {cell}: {shown} {taken['seconds']} s", flush=True)
+
+    # Float networks ---------------------------------------------------------------------------------------------------
+
+    def _float_cell(self, role: str) -> Cell:
+        """A float network's figures; its energy is that of its 8-bit integers without fine-tuning."""
+        network = self.network(role)
+        return {
+            "spec": network.spec_text,
+            "parameters": network.spec.parameters(),
+            **self._scores(network),
+            **costs(to_integers(network), self.data, self.encoding),
+        }
+
+    def network(self, role: str) -> SpikingNetwork:
+        """A trained float network: from the work folder, or trained now."""
+        path = self.work / f"{self.name}-s{self.seed}-{role}.safetensors"
+        if path.exists():
+            return checkpoint.load(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        setup = self.setup
+        network = build(
+            setup.networks[role], steps=setup.steps, input_bits=setup.bits, surrogate="triangular", seed=self.seed
+        )
+        master = None if role == "teacher" else self.network(ROLES[ROLES.index(role) - 1])
+        stage = setup.stage(role, "ce" if master is None else DISTIL)
+        distill_stage(
+            network, master or network, self.data, self.encoding, stage, folder=path.with_suffix(".state"),
+            seed=self.seed, name=role,
+        )  # fmt: skip
+        checkpoint.save(path, network)
+        return network.eval()
+
+    def _scores(self, network: Network) -> Cell:
+        return {
+            "accuracy": accuracy(network, Feed(self.data.test, self.encoding)),
+            "validation": accuracy(network, Feed(self.data.validation, self.encoding)),
+            "correct": packed(right_answers(network, self.data, self.encoding)),
+        }
+
+    # On the chip's integers -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sats(self) -> SatCache:
+        """The teacher's SATs, every view."""
+        folder = self.work / f"{self.name}-s{self.seed}-sats"
+        stage = self.setup.tune("sat", 8)
+        return teacher_sats(self.network("teacher"), self.data, self.encoding, stage, folder=folder, seed=self.seed)
+
+    def _chip_cell(self, bits: int, method: str) -> Cell:
+        network = self.quantized(bits, method)
+        facts = {"bits": bits, "method": method, "loss": METHODS[method]}
+        return {**facts, **self._scores(network), **costs(network, self.data, self.encoding)}
+
+    def quantized(self, bits: int, method: str) -> QuantizedNetwork:
+        """The student on ``bits``-bit weights, fine-tuned by ``method``."""
+        student = self.network("student")
+        if method == "none":
+            return to_integers(student, weight_bits=bits)
+        stage = self.setup.tune(method, bits)
+        sats = self.sats if method != "ce" else None
+        return fine_tune(
+            student, self.data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed
+        )[0]  # fmt: skip
+
+
+def found(name: str, root: Path) -> bool:
+    """Whether a folder holds a data set."""
+    from neurokd.data import status
+
+    return any(entry.name == name and entry.found for entry in status(root))
+
+
+def right_answers(network: Network, data: Dataset, encoding: Encoding) -> np.ndarray:
+    """bool ``[N]``: which test images are predicted as labelled."""
+    found = outputs(network, Feed(data.test, encoding))
+    return np.concatenate([(predict(sat) == batch.labels).numpy() for batch, sat in found])
+
+
+def packed(right: np.ndarray) -> str:
+    """Booleans as text; :func:`unpacked` gives them back."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpacked(text: str, count: int) -> np.ndarray:
+    """The inverse of :func:`packed`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def costs(network: QuantizedNetwork, data: Dataset, encoding: Encoding) -> Cell:
+    """Counted on the simulator over evenly spread test images: spikes, synops, modelled energy; and the torch forward's
+    differing spikes there."""
+    program = lower(to_graph(network))
+    rows = np.linspace(0, len(data.test) - 1, PROFILED).astype(np.int64)
+    images = encoding.encode(data.test.images[rows], rows).reshape(len(rows), *program.input.shape)
+    trace = simulator.run(program, images, steps=encoding.steps, record="all")
+    result = profile(program, trace, ENERGY_CHIP, place(program, network.chip))
+    with torch.no_grad():
+        x = torch.from_numpy(images).float() / encoding.levels
+        recorded = network(x, encoding.steps, record=True)[1]
+    differing = sum(int((s.numpy() != trace.spikes[name]).sum()) for name, s in recorded.items())
+    return {
+        "spikes": result.spikes.mean,
+        "synops": result.synops.mean,
+        "energy_J": result.energy.mean,
+        "weights": int(sum(np.count_nonzero(synapse.weights) for synapse in program.synapses)),
+        "differing_spikes": differing,
+        "profiled": len(rows),
+    }
+
+
+def cells(folder: Path = CELLS) -> Iterator[Cell]:
+    """Every stored cell."""
+    for path in sorted(folder.glob("*.json")):
+        yield read_json(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
