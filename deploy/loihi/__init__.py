@@ -1,1 +1,7 @@
-"""Real Lava, behind a subprocess: install it, ask what is there, run Programs on it."""
+"""Every road to Loihi: Lava in a worker process, its processes for your own script, netx files, a board."""
+
+from deploy.loihi.client import run_lava
+from deploy.loihi.server import LavaWorker, run_parallel
+from deploy.loihi.in_lava import LavaNetwork, admit_lava, to_lava
+
+__all__ = ["LavaNetwork", "LavaWorker", "admit_lava", "run_lava", "run_parallel", "to_lava"]

@@ -1,22 +1,12 @@
-"""Running a Program on real Lava: the parent's side of the worker process.
+"""Running a Program on real Lava: what is asked of the worker process, and its answer as a Trace.
 
-Lava forks processes, can hang, and must never share an interpreter with torch; so it lives in a subprocess with its
-own session, watched by a timeout. Whatever happens (an error here, Ctrl-C, the death of this process), the whole
-process group ends with it and the temporary folder goes.
+:mod:`deploy.loihi.process` starts and watches the worker; :mod:`deploy.loihi.server` keeps one for many runs.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,24 +14,25 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.errors import FileError, LavaMissing, SimulatorError, WorkerError, WorkerTimeout
+from deploy.errors import ConfigError, SimulatorError, WorkerError
+from deploy.loihi import board
+from deploy.loihi.process import (
+    INTERPRETER_VARIABLE,
+    WORKER,
+    execute,
+    failure,
+    interpreter,
+    last_lines,
+    run_once,
+    temporary_folder,
+)
 from deploy.loihi.protocol import PREFIX_SINK, Request, request
 from deploy.program import Program
 from deploy.spikes import Stimulus, stimulus
 from deploy.trace import Trace
 
 Array = npt.NDArray[Any]
-INTERPRETER_VARIABLE: Final = "NEUROKD_LAVA_PYTHON"
-EXIT_NO_LAVA: Final = 67  # as in worker.py, which can import nothing from here
-WORKER: Final = Path(__file__).with_name("worker.py")
-INSTALL_COMMAND: Final = "neurokd-deploy lava install"
-LOG_LINES: Final = 12
-LOG_BYTES: Final = 4000
-
-
-def interpreter(python: str | Path | None = None) -> str:
-    """The worker's Python: the argument, else ``NEUROKD_LAVA_PYTHON``, else the running interpreter."""
-    return str(python or os.environ.get(INTERPRETER_VARIABLE) or sys.executable)
+TARGETS: Final = ("lava", "loihi2")
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class WorkerInfo:
         repaired: True where Lava needed :mod:`deploy.loihi.repair` to be importable.
         lava_dl: Version of lava-dl, empty if absent.
         netx_missing: Packages absent that lava-dl's netx imports.
-        board: True where Intel's own package for Loihi boards (``nxcore``, members of INRC) is importable.
+        board_missing: What a run on a Loihi 2 board lacks there, one line each; see :mod:`deploy.loihi.hardware`.
     """
 
     interpreter: str
@@ -62,7 +53,7 @@ class WorkerInfo:
     lava_dl: str
     repaired: bool
     netx_missing: tuple[str, ...]
-    board: bool
+    board_missing: tuple[str, ...]
 
     def versions(self) -> dict[str, str]:
         """Names and versions, for provenance."""
@@ -76,18 +67,19 @@ def worker_info(python: str | Path | None = None, *, timeout: float = 60.0) -> W
         LavaMissing, WorkerTimeout, WorkerError, FileError: as :func:`run_lava`.
     """
     target = interpreter(python)
-    with _temporary_folder() as folder:
+    with temporary_folder() as folder:
         answer, log = folder / "info.json", folder / "worker.log"
-        code = _run_worker([target, "-I", str(WORKER), "--info", str(answer)], folder, log, timeout)
+        code = run_once([target, "-I", str(WORKER), "--info", str(answer)], folder, log, timeout)
         if code != 0:
-            raise _failure(code, target, _last_lines(log))
+            raise failure(code, target, last_lines(log))
         return _worker_info(target, answer)
 
 
 def _worker_info(target: str, answer: Path) -> WorkerInfo:
     try:
         found = json.loads(answer.read_text())
-        return WorkerInfo(interpreter=target, **{**found, "netx_missing": tuple(found["netx_missing"])})
+        listed = {name: tuple(found[name]) for name in ("netx_missing", "board_missing")}
+        return WorkerInfo(interpreter=target, **{**found, **listed})
     except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
         raise WorkerError(
             "the Lava worker did not say what it has",
@@ -106,10 +98,13 @@ def run_lava(
     record: str | Iterable[str] = "all",
     record_state: str | Iterable[str] = (),
     reset_between_samples: bool = True,
+    target: str = "lava",
     timeout: float = 600.0,
     python: str | Path | None = None,
 ) -> Trace:
     """Run a program on Lava's bit-accurate CPU models (``Loihi2SimCfg(select_tag="fixed_pt")``), in one start.
+
+    For many runs, or several at once, see :class:`deploy.loihi.server.LavaWorker` and :func:`run_parallel` there.
 
     Args:
         program: The network in integers.
@@ -117,6 +112,7 @@ def run_lava(
         record: Populations whose spikes are kept: names, ``"output"``, ``"all"`` or nothing.
         record_state: Populations whose u and v are kept (about a fifth slower).
         reset_between_samples: False carries state and spikes on their way from one sample to the next.
+        target: ``lava``, or ``loihi2``: the same processes on a board, with Lava's ``Loihi2HwCfg``.
         timeout: Seconds after which the worker and everything it started is killed.
         python: The worker's interpreter; see :func:`interpreter`.
 
@@ -127,11 +123,12 @@ def run_lava(
         SpikesError: the spikes do not fit the program's input.
         SimulatorError: an unknown population to record.
         ProgramError: a recurrent loop too short for Lava's pipeline.
-        LavaMissing: the worker's interpreter does not start or has no Lava.
+        RuleError: the program, or what is to be recorded, has no place on a board (``loihi2``).
+        LavaMissing: the worker's interpreter does not start, has no Lava, or for ``loihi2`` no way to a board.
         WorkerTimeout, WorkerError: no result in time, or none at all.
         FileError: the temporary folder cannot be written.
     """
-    job = Job(program, spikes, steps, record, record_state, reset_between_samples)
+    job = Job(program, spikes, steps, record, record_state, reset_between_samples, target)
     return run_jobs([job], timeout=timeout, python=python)[0]
 
 
@@ -145,6 +142,7 @@ class Job:
     record: str | Iterable[str] = "all"
     record_state: str | Iterable[str] = ()
     reset_between_samples: bool = True
+    target: str = "lava"
 
 
 def run_jobs(jobs: Sequence[Job], *, timeout: float = 600.0, python: str | Path | None = None) -> list[Trace]:
@@ -156,19 +154,43 @@ def run_jobs(jobs: Sequence[Job], *, timeout: float = 600.0, python: str | Path 
     Raises:
         As :func:`run_lava`; if one run fails, all do.
     """
-    prepared = [_prepare(job) for job in jobs]
+    prepared = [prepare(job) for job in jobs]
     recordings = execute([made for _, made in prepared], timeout=timeout, python=python)
-    for (_, made), recorded in zip(prepared, recordings, strict=True):
-        _check_recordings(made, recorded, interpreter(python))
-    return [_trace(job, given, recorded) for job, (given, _), recorded in zip(jobs, prepared, recordings, strict=True)]
+    return traces(jobs, prepared, recordings, interpreter(python))
 
 
-def _prepare(job: Job) -> tuple[Stimulus, Request]:
+def prepare(job: Job) -> tuple[Stimulus, Request]:
+    """A job's input, checked, and what the worker is asked for.
+
+    Raises:
+        ConfigError, RuleError, SpikesError, SimulatorError, ProgramError: as :func:`run_lava`.
+    """
     program, output = job.program, job.program.output
+    if job.target not in TARGETS:
+        raise ConfigError("unknown target", where="target", got=job.target, allowed=", ".join(TARGETS))
     given = stimulus(program, job.spikes, job.steps)
     kept = _names(program, job.record) | {output.name}
     state = _names(program, job.record_state) | (frozenset() if output.spiking else {output.name})
-    return given, request(program, given, kept, state=state, reset=job.reset_between_samples)
+    if job.target == "loihi2":
+        board.require(program, state)
+    made = request(program, given, kept, state=state, reset=job.reset_between_samples, target=job.target)
+    return given, made
+
+
+def traces(
+    jobs: Sequence[Job],
+    prepared: Sequence[tuple[Stimulus, Request]],
+    recordings: Sequence[dict[str, Array]],
+    python: str,
+) -> list[Trace]:
+    """The worker's recordings as Traces.
+
+    Raises:
+        WorkerError: something asked for was not recorded.
+    """
+    for (_, made), recorded in zip(prepared, recordings, strict=True):
+        _check_recordings(made, recorded, python)
+    return [_trace(job, given, recorded) for job, (given, _), recorded in zip(jobs, prepared, recordings, strict=True)]
 
 
 def _names(program: Program, asked: str | Iterable[str]) -> frozenset[str]:
@@ -207,7 +229,7 @@ def _trace(job: Job, given: Stimulus, recorded: dict[str, Array]) -> Trace:
 
     output = recorded[PREFIX_SINK + program.output.name].reshape(given.samples, given.steps, -1)
     return Trace(
-        backend="lava",
+        backend=job.target,
         program=program.digest,
         output=program.output.name,
         counts=output.sum(axis=1, dtype=np.int64),
@@ -222,133 +244,3 @@ def _trace(job: Job, given: Stimulus, recorded: dict[str, Array]) -> Trace:
 def _last_membranes(program: Program, given: Stimulus, recorded: dict[str, Array]) -> Array:
     v = recorded[f"{program.output.name}.v"].reshape(given.samples, given.steps, -1)
     return v[:, -1].astype(np.int64)
-
-
-def execute(requests: Sequence[Request], *, timeout: float, python: str | Path | None = None) -> list[dict[str, Array]]:
-    """Hand requests to one worker process and give back the recordings of each.
-
-    Raises:
-        LavaMissing, WorkerTimeout, WorkerError, FileError: as :func:`run_lava`.
-    """
-    with _temporary_folder() as folder:
-        given, result, log = folder / "in.npz", folder / "out.npz", folder / "worker.log"
-        _write(given, requests)
-        command = [interpreter(python), "-I", str(WORKER), str(given), str(result)]
-        code = _run_worker(command, folder, log, timeout)
-        if code != 0:
-            raise _failure(code, command[0], _last_lines(log))
-        recorded = _read(result, log)
-    return [
-        {name.partition("/")[2]: array for name, array in recorded.items() if name.startswith(f"{index}/")}
-        for index in range(len(requests))
-    ]
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    try:
-        with tempfile.TemporaryDirectory(prefix="neurokd-lava-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise FileError(
-            "the temporary folder for the Lava worker cannot be written",
-            where=error.filename or tempfile.gettempdir(),
-            got=error.strerror or str(error),
-            allowed="a writable folder with free space",
-            next_step="free some space there, or point TMPDIR at another folder",
-        ) from error
-
-
-def _write(path: Path, requests: Sequence[Request]) -> None:
-    headers = json.dumps([made.header() for made in requests], default=int).encode()
-    arrays = {f"{index}/{name}": array for index, made in enumerate(requests) for name, array in made.arrays.items()}
-    with path.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, headers=np.frombuffer(headers, dtype=np.uint8), **arrays)
-
-
-def _read(path: Path, log: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise WorkerError(
-            "the Lava worker ended without a readable result",
-            got=f"{type(error).__name__}; last lines: {_last_lines(log) or 'none'}",
-            allowed="one .npz file with the recordings",
-            next_step="run again; if it stays, run `neurokd-deploy doctor`",
-        ) from error
-
-
-def _run_worker(command: list[str], folder: Path, log: Path, timeout: float) -> int:
-    """Run the command in its own session; end everything in it, whatever happens. Returns the exit code."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    with log.open("wb") as output:
-        try:
-            worker = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # stays open and empty: its end tells the worker that we are gone
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**os.environ, **threads, "TMPDIR": str(folder)},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise _no_interpreter(command[0], error) from error
-    started = time.monotonic()
-    try:
-        return worker.wait(timeout)
-    except subprocess.TimeoutExpired as error:
-        raise WorkerTimeout(
-            "the Lava worker gave no result in time and was ended",
-            where=command[0],
-            got=f"{time.monotonic() - started:.1f} s; last lines: {_last_lines(log) or 'none'}",
-            allowed=f"{timeout:g} s",
-            next_step="give it more time (timeout=..., --timeout), or fewer samples",
-        ) from error
-    finally:
-        _end_group(worker)
-
-
-def _end_group(worker: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-    if worker.stdin:
-        worker.stdin.close()
-
-
-def _no_interpreter(python: str, error: OSError) -> LavaMissing:
-    return LavaMissing(
-        "the worker's interpreter cannot be started",
-        where=python,
-        got=error.strerror or str(error),
-        allowed="a Python 3.10 to 3.13 with lava-nc 0.10.0",
-        next_step=f"unset {INTERPRETER_VARIABLE} or point it at such a Python; `{INSTALL_COMMAND}` installs Lava",
-    )
-
-
-def _failure(code: int, python: str, lines: str) -> LavaMissing | WorkerError:
-    if code == EXIT_NO_LAVA:
-        return LavaMissing(
-            "Lava cannot be imported in the worker's interpreter",
-            where=python,
-            got=lines,
-            allowed="lava-nc 0.10.0",
-            next_step=f"run `{INSTALL_COMMAND}`",
-        )
-    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return WorkerError(
-        "the Lava worker failed",
-        where=python,
-        got=f"{how}; last lines: {lines or 'none'}",
-        next_step="run `neurokd-deploy doctor`; if the worker was ended from outside (out of memory?), run again",
-    )
-
-
-def _last_lines(log: Path) -> str:
-    with suppress(OSError):
-        text = log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip().isprintable() and line.strip()]
-        return " | ".join(lines[-LOG_LINES:])
-    return ""

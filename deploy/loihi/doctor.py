@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from deploy.errors import NeurokdError
-from deploy.loihi.client import INSTALL_COMMAND, INTERPRETER_VARIABLE, WorkerInfo, worker_info
+from deploy.loihi.client import WorkerInfo, worker_info
 from deploy.loihi.install import PYTHONS, WHEELS
+from deploy.loihi.process import INSTALL_COMMAND, INTERPRETER_VARIABLE
 
 CHIP_SIDE: Final = ("numpy", "scipy", "numba", "nir", "h5py", "pydantic", "typer", "rich", "matplotlib", "jinja2")
 TRAINING: Final = ("torch", "snntorch", "scikit-learn", "safetensors")
@@ -119,8 +120,11 @@ def _netx(info: WorkerInfo) -> Check:
 
 
 def _board(info: WorkerInfo) -> Check:
-    found = "nxcore is there" if info.board else "no nxcore (Intel's package for boards)"
+    found = "; ".join(info.board_missing) or "Intel's extension is there and a board is named; not proved until a run"
     way = (
-        f"Intel gives it to members of INRC; install it on the Loihi host and set {INTERPRETER_VARIABLE} to its Python"
+        "Intel gives its Lava extension for Loihi to members of INRC; install it on the Loihi host, "
+        f"set {INTERPRETER_VARIABLE} to its Python, and name the board (docs/loihi.md)"
     )
-    return Check("Loihi board", info.board, found, "running on a Loihi 2 board", "" if info.board else way)
+    return Check(
+        "Loihi board", not info.board_missing, found, "running on a Loihi 2 board", way if info.board_missing else ""
+    )

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.errors import LavaMissing, NeurokdError
-from deploy.loihi.client import interpreter, worker_info
+from deploy.loihi.client import worker_info
+from deploy.loihi.process import interpreter
 
 WHEELS: Final = {"lava-nc": "0.10.0", "lava-dl": "0.6.0"}
 NEEDS: Final = {

@@ -10,8 +10,9 @@ One ``.npz`` each way, with one run or several: ``headers`` (a JSON list as byte
     ``from``/``from_port`` to ``to``/``to_port``. Populations are flat, row-major ``(C, H, W)``; ``to_image`` and
     ``from_image`` mark where a Conv wants Lava's ``(W, H, C)``. Several wires into one port add up, so a population
     takes any number of synapses from any population.
-``steps``, ``state``
-    Lava steps to run; the populations whose u and v are recorded beside the spikes.
+``steps``, ``state``, ``target``
+    Lava steps to run; the populations whose u and v are recorded beside the spikes; ``lava`` or ``loihi2``, where
+    ``adapter`` processes of Intel's stand between the host's processes (stream, sinks) and the chip's.
 
 The answer holds one array a recording, again behind ``<run>/``: ``sink:<population>`` uint8 ``[rows, n]``, and where
 asked for ``<population>.u`` and ``.v`` int32 ``[rows, n]``, row ``b * T + t`` for step t of sample b.
@@ -41,6 +42,7 @@ Array = npt.NDArray[Any]
 Entry = dict[str, Any]
 CONV_FIELD_MAX: Final = 127  # Lava's Conv keeps stride, padding, dilation, kernel size and groups in int8
 PREFIX_SINK: Final = "sink:"
+_FOREVER: Final = 2**31 - 2  # Lava's step counter and LIFReset's interval are 32 bit
 _NEURON_SCALARS: Final = ("du", "dv", "vth", "bias_exp", "reset", "refractory", "spiking")
 
 
@@ -53,10 +55,12 @@ class Request:
     arrays: dict[str, Array] = field(default_factory=dict)
     steps: int = 0
     state: frozenset[str] = frozenset()
+    target: str = "lava"
 
     def header(self) -> Entry:
         """The part that travels as JSON."""
-        return {"processes": self.processes, "wires": self.wires, "steps": self.steps, "state": sorted(self.state)}
+        rest = {"steps": self.steps, "state": sorted(self.state), "target": self.target}
+        return {"processes": self.processes, "wires": self.wires, **rest}
 
     def recordings(self) -> dict[str, tuple[int, int]]:
         """Name and shape of every array the worker gives back."""
@@ -102,6 +106,7 @@ def request(
     *,
     state: frozenset[str] = frozenset(),
     reset: bool = True,
+    target: str = "lava",
 ) -> Request:
     """Lay a Program and its input out as Lava processes.
 
@@ -109,20 +114,59 @@ def request(
         record: Names of the populations whose spikes are recorded.
         state: Names of the populations whose u and v are recorded.
         reset: Clear every population between samples.
+        target: ``lava``, or ``loihi2``: the same processes, with adapters between the host's and the chip's.
 
     Raises:
         ProgramError: the program's loops are too short for Lava.
     """
     lag = lags(program)
     rows = given.samples * given.steps
-    made = Request(steps=rows + max(lag.values()), state=state)
+    made = Request(steps=rows + max(lag.values()), state=state, target=target)
     _add_stream(made, program.input, given)
+    _add_network(made, program, lag, given.steps if reset else 0, rows)
     for population in program.populations:
-        _add_population(made, population, lag[population.name], given.steps if reset else 0, rows)
         if population.name in record:
             _add_sink(made, population, lag[population.name], rows)
+    return made if target == "lava" else _with_adapters(made, program)
+
+
+def network(program: Program, steps: int | None) -> Request:
+    """A Program alone, without input and recordings: the wires that begin at its input are open.
+
+    Args:
+        steps: Steps a sample lasts; every population is cleared between samples. None: it never is.
+
+    Raises:
+        ProgramError: the program's loops are too short for Lava.
+    """
+    made = Request(steps=_FOREVER)
+    _add_network(made, program, lags(program), steps or 0, 0)
+    return made
+
+
+def _add_network(made: Request, program: Program, lag: dict[str, int], period: int, rows: int) -> None:
+    for population in program.populations:
+        _add_population(made, population, lag[population.name], period, rows)
     for synapse in program.synapses:
-        _add_synapse(made, program, synapse, lag, given.steps if reset else 0)
+        _add_synapse(made, program, synapse, lag, period)
+
+
+def _with_adapters(made: Request, program: Program) -> Request:
+    """Put an adapter into every wire that leads from the host's stream to the chip or from the chip to a sink."""
+    kinds = {entry["name"]: entry for entry in made.processes}
+    wires, made.wires = made.wires, []
+    for wire in wires:
+        inward, outward = wire["from"] == program.input.name, kinds[wire["to"]]["kind"] == "sink"
+        if not (inward or outward):
+            made.wires.append(wire)
+            continue
+        image, name = wire.get("to_image"), f"adapter:{wire['from']}:{wire['to']}"
+        shape = list(reversed(image)) if image else [kinds[wire["from"]]["size"]]
+        kind = ("PyToN3ConvAdapter" if image else "PyToNxAdapter") if inward else "NxToPyAdapter"
+        bits = program.input.bits if inward and program.input.bits > 1 else 0
+        made.processes.append({"kind": "adapter", "name": name, "adapter": kind, "shape": shape, "message_bits": bits})
+        made.wire((wire["from"], wire["from_port"]), (name, "inp"), to_image=image)
+        made.wire((name, "out"), (wire["to"], wire["to_port"]))
     return made
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import NeurokdError
-from deploy.loihi import client
+from deploy.loihi import client, process
 from deploy.program import Dense, Input, Population, Program
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -99,7 +99,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             super().__init__(*arguments, **options)
             started.append(self.pid)
 
-    monkeypatch.setattr(client.subprocess, "Popen", Recorded)
+    monkeypatch.setattr(process.subprocess, "Popen", Recorded)
     return started
 
 
@@ -110,7 +110,7 @@ def nothing_left(
     """Checks, after the test: no process of any worker, no temporary folder, no shared memory segment of ours."""
     room = tmp_path / "temporary"
     room.mkdir()
-    monkeypatch.setattr(client.tempfile, "tempdir", str(room))
+    monkeypatch.setattr(process.tempfile, "tempdir", str(room))
     before = shared_memory()
     yield
     assert workers, "the test started no worker"

@@ -27,7 +27,7 @@ from deploy.errors import (
     WorkerError,
     WorkerTimeout,
 )
-from deploy.loihi import client
+from deploy.loihi import client, process
 from deploy.loihi.client import run_lava, worker_info
 from deploy.program import Conv, Dense, Input, Population, Program
 from deploy.testing import Kinds, random_case
@@ -168,7 +168,7 @@ class TestWorkersThatMisbehave:
         assert "exit code 3" in caught.value.got
         assert "the reason" in caught.value.got
         assert all(line.isprintable() for line in caught.value.render().splitlines())
-        assert len(caught.value.got) < client.LOG_BYTES + 100
+        assert len(caught.value.got) < process.LOG_BYTES + 100
 
     @pytest.mark.parametrize("result", ["", "echo no archive > $5", "printf 'PK\\003\\004' > $5"])
     def test_ends_without_a_result(
@@ -189,7 +189,7 @@ class TestWorkersThatMisbehave:
         with pytest.raises(LavaMissing, match="cannot be imported") as caught:
             run_lava(chain, spikes, python=python)
         assert "No module named" in caught.value.got
-        assert client.INSTALL_COMMAND in caught.value.next_step
+        assert process.INSTALL_COMMAND in caught.value.next_step
 
     def test_info_is_garbage(self, interpreter: Callable[[str], str]) -> None:
         with pytest.raises(WorkerError, match="did not say what it has"):
@@ -246,7 +246,7 @@ PARENT = textwrap.dedent("""
     import signal, subprocess, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with SIGINT ignored
     import numpy as np
-    from deploy.loihi import client
+    from deploy.loihi import client, process
     from deploy.testing import random_case
 
     class Told(subprocess.Popen):
@@ -254,7 +254,7 @@ PARENT = textwrap.dedent("""
             super().__init__(*arguments, **options)
             print(self.pid, flush=True)
 
-    client.subprocess.Popen = Told
+    process.subprocess.Popen = Told
     case = random_case(0)
     client.run_lava(case.program, np.ones((1, *case.program.input.shape), int), steps=100_000)
 """)
@@ -295,16 +295,16 @@ class TestRefusals:
         assert caught.value.where == "/no/such/python"
 
     def test_interpreter_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(client.INTERPRETER_VARIABLE, "/some/python")
-        assert client.interpreter() == "/some/python"
-        assert client.interpreter("/another") == "/another"
-        monkeypatch.delenv(client.INTERPRETER_VARIABLE)
-        assert client.interpreter() == sys.executable
+        monkeypatch.setenv(process.INTERPRETER_VARIABLE, "/some/python")
+        assert process.interpreter() == "/some/python"
+        assert process.interpreter("/another") == "/another"
+        monkeypatch.delenv(process.INTERPRETER_VARIABLE)
+        assert process.interpreter() == sys.executable
 
     def test_temporary_folder_that_is_not_there(
         self, chain: Program, spikes: Spikes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client.tempfile, "tempdir", "/no/such/folder")
+        monkeypatch.setattr(process.tempfile, "tempdir", "/no/such/folder")
         with pytest.raises(FileError, match="temporary folder") as caught:
             run_lava(chain, spikes)
         assert "/no/such/folder" in caught.value.where
@@ -313,7 +313,7 @@ class TestRefusals:
         def full(*arguments: Any, **options: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(client.np, "savez", full)
+        monkeypatch.setattr(process.np, "savez", full)
         with pytest.raises(FileError, match="temporary folder") as caught:
             run_lava(chain, spikes)
         assert caught.value.got == "No space left on device"

@@ -12,7 +12,7 @@ from deploy.loihi import doctor as module
 from deploy.loihi.client import WorkerInfo
 from deploy.loihi.doctor import Check, doctor, healthy, render
 
-INFO = WorkerInfo("/the/python", "3.12.1", "2.4.6", "0.10.0", "0.6.0", True, (), False)
+INFO = WorkerInfo("/the/python", "3.12.1", "2.4.6", "0.10.0", "0.6.0", True, (), ("no compiler",))
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_everything_but_a_board(worker: Callable[[WorkerInfo | LavaMissing], dic
     }  # fmt: skip
     assert "applies it in memory" in checks["lava repair"].found
     assert not checks["Loihi board"].ok
+    assert checks["Loihi board"].found == "no compiler"
     assert "INRC" in checks["Loihi board"].mend
     assert healthy(checks.values())
 
@@ -51,7 +52,7 @@ def test_no_lava(worker: Callable[[WorkerInfo | LavaMissing], dict[str, Check]])
 
 
 def test_other_lava_and_what_netx_lacks(worker: Callable[[WorkerInfo | LavaMissing], dict[str, Check]]) -> None:
-    checks = worker(replace(INFO, lava_nc="0.9.0", netx_missing=("torch",), repaired=False, board=True))
+    checks = worker(replace(INFO, lava_nc="0.9.0", netx_missing=("torch",), repaired=False, board_missing=()))
     assert not checks["lava-nc"].ok
     assert checks["lava-nc"].mend == "neurokd-deploy lava install"
     assert checks["lava-dl netx"].mend == "/the/python -m pip install torch"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploy import reference
-from deploy.loihi.protocol import Request, conv_connections, lags, request
+from deploy.loihi.protocol import Request, conv_connections, lags, network, request
 from deploy.program import Conv, Dense, Input, Population, Program
 from deploy.spikes import stimulus
 
@@ -71,7 +71,7 @@ class TestRequest:
         made = laid_out(program(dense("i", "a"), dense("a", "b"), dense("i", "b")))
         line = entry(made, "delay:ib")
         assert (line["steps"], line["silent"]) == (1, [])
-        assert {"from": "i", "to": "delay:ib"}.items() <= made.wires[-3].items()
+        assert [w["from"] for w in made.wires if w["to"] == "delay:ib"] == ["i"]
 
     def test_delay_drops_spikes_of_the_sample_before(self) -> None:
         """Delay 1, four steps a sample: what a sent at its last step (lag 1, so step 4, 8 ..) must not pass."""
@@ -101,6 +101,29 @@ class TestRequest:
         graded = Program(Input("i", (3,), bits=5), (population("a"),), (synapse,))
         assert entry(laid_out(graded), "ia")["message_bits"] == 5
         assert entry(laid_out(program(synapse)), "ia")["message_bits"] == 0
+
+    def test_a_network_alone_is_the_same_without_stream_and_sinks(self) -> None:
+        made = program(dense("i", "a"), dense("a", "b"), dense("i", "b"))
+        alone, whole = network(made, 4), laid_out(made)
+        ours = [e for e in whole.processes if e["kind"] not in ("stream", "sink")]
+        assert [{**e, "rows": 8} if e["kind"] == "lif" else e for e in alone.processes] == ours
+        assert [w for w in whole.wires if not w["to"].startswith("sink:")] == alone.wires
+
+    def test_adapters_stand_between_host_and_chip(self) -> None:
+        rng = np.random.default_rng(0)
+        conv = Conv("c", "i", "a", rng.integers(-9, 9, (2, 1, 2, 2)) * 2)
+        image = Population("a", (2, 2, 3), 4095, 0, 10, np.zeros(12, np.int16))
+        made = Program(Input("i", (1, 3, 4), bits=4), (image,), (conv,))
+        laid = request(made, stimulus(made, np.zeros((2, 1, 1, 3, 4), int)), {"a"}, target="loihi2")
+        inward, outward = entry(laid, "adapter:i:c"), entry(laid, "adapter:a:sink:a")
+        assert (inward["adapter"], inward["shape"], inward["message_bits"]) == ("PyToN3ConvAdapter", [4, 3, 1], 4)
+        assert (outward["adapter"], outward["shape"], outward["message_bits"]) == ("NxToPyAdapter", [12], 0)
+        wires = {(w["from"], w["to"]): w for w in laid.wires}
+        assert wires["i", "adapter:i:c"]["to_image"] == [1, 3, 4]
+        assert set(wires) == {
+            ("i", "adapter:i:c"), ("adapter:i:c", "c"), ("c", "a"), ("a", "adapter:a:sink:a"),
+            ("adapter:a:sink:a", "sink:a"),
+        }  # fmt: skip
 
     def test_header_is_plain_json(self) -> None:
         made = laid_out(program(dense("i", "a"), dense("a", "a", 1)))

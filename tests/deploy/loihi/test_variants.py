@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deploy import reference, simulator
-from deploy.loihi import client
+from deploy.loihi import client, process
 from deploy.program import Dense, Input, Population, Program
 
 STEPS = 30
@@ -54,7 +54,7 @@ def test_the_refractory_period_is_lavas(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     repair = Path(client.__file__).with_name("repair.py")
     asked = json.dumps([BIASES, THRESHOLD << 6, STEPS])
-    command = [client.interpreter(), "-I", str(script), str(repair), asked]
+    command = [process.interpreter(), "-I", str(script), str(repair), asked]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     for period, lavas in zip((1, 4), json.loads(done.stdout.splitlines()[-1]), strict=True):
