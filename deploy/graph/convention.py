@@ -8,11 +8,14 @@ What the tools write (read in their exporters):
   ``decay_input``; versions before 2.0 write soft reset as ``v_reset = 0``.
 - sinabs ``nir.py`` and the NIR paper's CNN: IF with ``r = 1`` and one unit of time per step; its default reset is
   subtract, which is not written.
-- norse ``export_nir.py``: ``r = 1``, time constants in seconds, no dt.
+- norse ``export_nir.py``: ``r = 1``, no dt. Time constants in seconds in the NIR paper's files; norse 1.1.0 writes
+  ``dt / tau_mem_inv``, so its files are read with the square of its dt.
+- rockpool ``nir.py``: ``r = tau * exp(-dt / tau) / dt``; it resets by subtraction only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
@@ -68,6 +71,8 @@ def _recognised_dt(nodes: Sequence[Node]) -> tuple[float, tuple[Finding, ...]]:
         return 1.0, (Finding("note", "", what, next_step="give --dt if the network was trained with another"),)
     fits = low > 0 and _near(low, high) and low < 0.9 * _shortest(timed)
     hint = f"; the input gain of every neuron would be 1 at dt = {low:g} s" if fits else ""
+    if rockpool := _rockpool_dt(timed):
+        hint += f"; r would be rockpool's tau * exp(-dt / tau) / dt at dt = {rockpool:g} s"
     raise GraphError(
         "the file does not say its time step, and no known convention fits" + hint,
         where="dt",
@@ -91,6 +96,36 @@ def _implied(node: Node) -> Iterator[FloatArray]:
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     positive = denominator > 0
     return np.where(positive, numerator / np.where(positive, denominator, 1.0), 0.0)
+
+
+def _rockpool_dt(nodes: Sequence[Node]) -> float | None:
+    """The one time step at which every neuron has the ``r`` that rockpool writes; None where they do not agree.
+
+    With ``q = dt / tau``: ``r = exp(-q) / q``. Equal neurons always have one, so it must be a round number then; this
+    is a hint and never taken.
+    """
+    with np.errstate(over="ignore"):  # absurd time constants of damaged files
+        found = [_fixed_point(node.r) * node.tau for node in nodes if isinstance(node, (LIF, LI))]
+        found += [_fixed_point(node.r) * node.tau_mem for node in nodes if isinstance(node, CubaLIF)]
+    if not found or any((values <= 0).any() for values in found):
+        return None
+    low, high = min(float(v.min()) for v in found), max(float(v.max()) for v in found)
+    several = len({float(value) for node in nodes if hasattr(node, "r") for value in node.r.flat}) > 1
+    return high if _near(low, high) and (several or _round(high)) else None
+
+
+def _round(value: float) -> bool:
+    """Whether a number has one digit that counts, as time steps do."""
+    return math.isfinite(value) and value > 0 and _near(float(f"{value:.0e}"), value)
+
+
+def _fixed_point(r: FloatArray) -> FloatArray:
+    """``q`` with ``q r = exp(-q)`` by Newton's method, which converges from 0 for every positive ``r``."""
+    positive = np.where(r > 0, r, 1.0)
+    q = np.zeros(np.shape(r))
+    for _ in range(40):
+        q = q - (q * positive - np.exp(-q)) / (positive + np.exp(-q))
+    return np.where(r > 0, q, 0.0)
 
 
 def _shortest(nodes: Sequence[Node]) -> float:

@@ -15,6 +15,7 @@ from deploy import reference, simulator
 from deploy.chip import load_chip
 from deploy.errors import GraphError, NeurokdError, ProgramError, RuleError, UnsupportedNode
 from deploy.lower import lower
+from deploy.lower_cells import whole
 from deploy.program import Conv, Dense, Program
 
 _SPEC = importlib.util.spec_from_file_location("lowering_graphs", Path(__file__).with_name("graphs.py"))
@@ -458,3 +459,14 @@ def test_what_cannot_be_lowered_is_refused_by_name(case: str) -> None:
     assert caught.value.where
     assert caught.value.got
     assert caught.value.allowed
+
+
+def test_a_value_beyond_every_integer_and_a_late_reset_are_refused() -> None:
+    with pytest.raises(GraphError, match="off the integer grid"):
+        whole(np.array([1e300]), "a", "weight")
+    with pytest.raises(GraphError, match="off the integer grid"):
+        whole(np.array([np.nan]), "a", "weight")
+    nodes = (nir.Input("input", (2,)), g.affine("w", [[1, 2]]), g.integrator("out"), nir.Output("output", (1,)))
+    edges = (("input", "w"), ("w", "out"), ("out", "output"))
+    with pytest.raises(UnsupportedNode, match="one step after the spike"):
+        lower(nir.Graph(nodes, edges, g.DT, "late-zero"))

@@ -133,3 +133,26 @@ def test_leading_axes_of_one_in_an_output_are_left_out() -> None:
     made, notes = stretch_outputs(nodes, {"a": (3,), "b": (3,), "c": (3,)})
     assert [node.shape for node in made if isinstance(node, Output)] == [(3,), (2, 3), (1, 4)]
     assert [note.node for note in notes] == ["a"]
+
+
+def by_rockpool(tau: float, dt: float = 1e-3) -> LIF:
+    """As rockpool 3.1.0 computes it, in float32."""
+    t, d = np.float32(tau), np.float32(dt)
+    return LIF("lif", t, t * np.exp(-d / t) / d, 0.0, 1.0)
+
+
+def test_rockpools_gain_is_a_hint_and_never_taken() -> None:
+    with pytest.raises(GraphError, match=r"rockpool's tau \* exp\(-dt / tau\) / dt at dt = 0.001 s"):
+        settle_dt([by_rockpool(0.02), by_rockpool(0.005)], None, None)
+    with pytest.raises(GraphError) as other:
+        settle_dt([by_rockpool(0.02), by_rockpool(0.005, 2e-3)], None, None)
+    assert "rockpool" not in str(other.value)
+    negative = LIF("lif", 0.02, -1.0, 0.0, 1.0)
+    with pytest.raises(GraphError) as other:
+        settle_dt([negative], None, None)
+    assert "rockpool" not in str(other.value)
+
+
+def test_a_reset_one_step_late_is_a_rule_of_its_own() -> None:
+    assert settle_reset([lif_by_snntorch(0.9)], "late-subtract", None) == ("late-subtract", ())
+    assert settle_reset([lif_by_snntorch(0.9)], None, "late-zero") == ("late-zero", ())
