@@ -10,6 +10,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from deploy.simulator import vectors as vec
+from deploy.simulator.fields import COPIED, gather_image
 from deploy.simulator.vectors import LANES, U, emit, events
 
 Array = Any  # numpy arrays; numba specialises on their types
@@ -88,12 +89,13 @@ _scatter_96, _scatter_128, _scatter_160, _scatter_192, _scatter_256 = (
 @njit(cache=True, nogil=True)
 def conv_events(
     source: Array, weights: Array, inner: int, multiplier: int, group: Array, sites: Array, shape: Array,
-    graded: bool, scratch: Array, fanout: Array, step: int, exponent: int, lag: int, first: int, fresh: bool,
-    sums: Array, synops: Array,
+    graded: bool, scratch: Array, field_weights: Array, field_shape: Array, fields_from: int, fanout: Array, step: int,
+    exponent: int, lag: int, first: int, fresh: bool, sums: Array, synops: Array,
 ) -> None:  # fmt: skip
     """Spikes through a convolution, scattered from each event onto a canvas wider than the output image.
 
-    An event adds, in each output row it reaches, one run of weights (its taps along x, times output channels) or, where
+    A step with at least ``fields_from`` events is gathered instead (:func:`deploy.simulator.fields.gather_image`). An
+    event adds, in each output row it reaches, one run of weights (its taps along x, times output channels) or, where
     taps land apart, one run a tap. All runs of a block have the same length, whatever the event: a loop of changing
     length costs more in mispredicted branches than the zero weights it saves. What lands beside the image is dropped.
 
@@ -108,25 +110,33 @@ def conv_events(
             of the image in a canvas row; whether the source is channel-first; the
             multiplier's shift.
         graded: Whether events carry values above 1.
+        field_weights, field_shape: ``weights`` and ``shape`` of :func:`deploy.simulator.fields.gather_image`.
         scratch: int16 or int32 ``[H', canvas width, canvas channels]``, all zero; int16 where no sum can leave it.
         sums: int32 ``[B, S, H'*W'*O]``; the rest as :func:`dense_events`.
     """
-    index = np.empty(source.shape[2] + 1, np.uint32)
+    index = np.empty(source.shape[2] + COPIED, np.uint32)
+    before = np.empty(field_shape[1] * field_shape[2] + 1, np.uint32)
+    field = np.empty(field_weights.shape[0] + COPIED, np.uint32)
+    total = np.empty(field_shape[11] * field_weights.shape[1], np.int32)
     canvas = scratch.reshape(-1)
     for b in range(sums.shape[0]):
         for s in range(sums.shape[1]):
-            operations = 0
+            row, count, operations = source[b, max(0, min(first + s - lag, source.shape[1] - 1))], 0, 0
             if first + s - lag >= 0:
-                row = source[b, min(first + s - lag, source.shape[1] - 1)]
                 count = events(row, index)
                 for e in range(count):
                     operations += fanout[index[U(e)]]
+            synops[b, s] = operations if fresh else synops[b, s] + operations
+            if count >= fields_from:
+                gather_image(
+                    row, index, field_weights, field_shape, before, field, total, step, exponent, fresh, sums[b, s]
+                )
+            else:
                 _scatter_events(
                     canvas, weights, index, U(count), row, sites, group, U(multiplier), U(inner), shape, graded
                 )
-            _emit_image(scratch, shape, step, exponent, fresh, sums[b, s])
-            canvas[:] = 0
-            synops[b, s] = operations if fresh else synops[b, s] + operations
+                _emit_image(scratch, shape, step, exponent, fresh, sums[b, s])
+                canvas[:] = 0
 
 
 @njit(cache=True, nogil=True, inline="always")

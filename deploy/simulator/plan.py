@@ -14,7 +14,7 @@ from deploy import fixed_point as fp
 from deploy.program import Conv, Dense, Input, Population, Program, Synapse
 from deploy.simulator import convolution, kernels
 from deploy.simulator.buffers import Workspace
-from deploy.simulator.canvas import conv_fanout, scatter
+from deploy.simulator.canvas import conv_fanout, fields, scatter
 from deploy.simulator.layout import aligned_zeros, padded, to_inner
 from deploy.simulator.neurons import stays_inside
 
@@ -138,6 +138,8 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
     tables = scatter(conv, shape, out, step, channel_first)
     units = np.abs(conv.weights.astype(np.int64) // step).reshape(out[0], -1).sum(axis=1).max(initial=0)
     register = np.int16 if units <= INT16_MAX and not graded else np.int32
+    binary_rows = not graded and (not channel_first or shape[0] == 1)
+    gathered = fields(conv, shape, out, step, possible=binary_rows and register is np.int16)
     reached = conv_fanout(conv, shape, out).reshape(-1)
     fanout = np.ascontiguousarray(reached if channel_first else to_inner(reached, shape))
 
@@ -147,7 +149,8 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
         def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
             convolution.conv_events(
                 given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape,
-                graded, canvas, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
+                graded, canvas, gathered.weights, gathered.shape, gathered.least, fanout, step, conv.weight_exp,
+                conv.delay, first, fresh, sums, synops,
             )  # fmt: skip
 
         return add

@@ -12,6 +12,7 @@ import time
 import weakref
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ import pytest
 from deploy import reference, simulator
 from deploy.errors import SpikesError
 from deploy.program import Conv, Dense, Input, Population, Program
-from deploy.simulator import advance, engine
+from deploy.simulator import advance, canvas, engine
+from deploy.simulator import plan as plan_module
 from deploy.simulator import threads as simulator_threads
 from deploy.simulator.advance import advance_stage
 from deploy.simulator.buffers import Workspace, at_rest
@@ -70,6 +72,24 @@ def test_chunks_and_pieces_of_every_size_give_the_same(limit: int, monkeypatch: 
         expected = reference.run(case.program, case.spikes, steps=case.given_steps)
         for threads in (1, 2):
             require_same(run(case.program, case.spikes, steps=case.given_steps, threads=threads), expected)
+
+
+def test_convolutions_by_fields_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strides, paddings, dilations, groups, delays, several sources: gathered wherever that can be."""
+    monkeypatch.setattr(canvas, "AN_OUTPUT", 0)
+    made: list[canvas.Fields] = []
+
+    def spy(*arguments: Any, **options: Any) -> canvas.Fields:
+        made.append(canvas.fields(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(plan_module, "fields", spy)
+    for seed in range(300, 700):
+        case = random_case(seed)
+        if any(isinstance(synapse, Conv) for synapse in case.program.synapses):
+            expected = reference.run(case.program, case.spikes, steps=case.given_steps)
+            require_same(run(case.program, case.spikes, steps=case.given_steps), expected)
+    assert sum(found.least == 1 for found in made) > 40
 
 
 def test_a_run_leaves_nothing_behind_for_the_next() -> None:
