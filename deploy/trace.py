@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.errors import SimulatorError
+from deploy.records import Record, joined
 
 Spikes = npt.NDArray[np.uint8]
 State = npt.NDArray[np.int32]
@@ -50,6 +51,8 @@ class Trace:
         input_events: int64 ``[T, B]``: nonzero inputs.
         counters: One :class:`Counter` a population; empty when the backend cannot count.
         spikes: Recorded spikes ``[T, B, *shape]`` uint8, by population; always holds the output unless told not to.
+        packed: Recorded spikes as :class:`~deploy.records.Bits` or :class:`~deploy.records.Events`, by population, of a
+            run that was asked for these instead (``spikes`` is empty then).
         u, v: Recorded current and membrane (after reset) int32 ``[T, B, *shape]``, by population.
     """
 
@@ -63,6 +66,7 @@ class Trace:
     u: Mapping[str, State] = field(default_factory=dict)
     v: Mapping[str, State] = field(default_factory=dict)
     membranes: Counts | None = None
+    packed: Mapping[str, Record] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -81,6 +85,8 @@ class Trace:
         Raises:
             SimulatorError: the output was not recorded.
         """
+        if self.output in self.packed:
+            return self.packed[self.output].dense()
         if self.output not in self.spikes:
             raise SimulatorError(
                 "the output's spikes were not recorded",
@@ -140,6 +146,7 @@ def concatenate(parts: list[Trace]) -> Trace:
         u={name: np.concatenate([p.u[name] for p in parts], axis=1) for name in first.u},
         v={name: np.concatenate([p.v[name] for p in parts], axis=1) for name in first.v},
         membranes=None if first.membranes is None else np.concatenate([_membranes(p) for p in parts]),
+        packed={name: joined([p.packed[name] for p in parts]) for name in first.packed},
     )
 
 

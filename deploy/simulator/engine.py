@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from deploy.errors import SimulatorError
 from deploy.program import Program
+from deploy.records import FORMS, Form, Record, joined, packed
 from deploy.simulator import kernels
 from deploy.simulator.advance import advance
 from deploy.simulator.buffers import TALLIES, Buffers, Workspace, buffers_for
@@ -36,15 +37,20 @@ class Recording:
 
     spikes: frozenset[str]
     state: frozenset[str]
+    form: Form = "arrays"
 
     @classmethod
-    def of(cls, program: Program, spikes: str | Iterable[str], state: str | Iterable[str]) -> Recording:
+    def of(
+        cls, program: Program, spikes: str | Iterable[str], state: str | Iterable[str], form: Form = "arrays"
+    ) -> Recording:
         """Resolve names.
 
         Raises:
-            SimulatorError: a name is no population of the program.
+            SimulatorError: a name is no population of the program, or there is no such form.
         """
-        return cls(_names(program, spikes), _names(program, state))
+        if form not in FORMS:
+            raise SimulatorError("unknown form of recorded spikes", where="record_as", got=form, allowed=FORMS)
+        return cls(_names(program, spikes), _names(program, state), form)
 
 
 def _names(program: Program, asked: str | Iterable[str]) -> frozenset[str]:
@@ -64,6 +70,7 @@ def run(
     steps: int | None = None,
     record: str | Iterable[str] = "output",
     record_state: str | Iterable[str] = (),
+    record_as: Form = "arrays",
     reset_between_samples: bool = True,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -75,16 +82,18 @@ def run(
         spikes: Integers ``[T, B, *shape]``, or ``[B, *shape]`` presented at every one of ``steps`` steps.
         record: Populations whose spikes are kept: names, ``"output"``, ``"all"`` or nothing.
         record_state: Populations whose u and v are kept.
+        record_as: ``arrays`` in ``trace.spikes``, a byte a neuron and step; or ``bits`` or ``events`` in
+            ``trace.packed``.
         reset_between_samples: False carries state and spikes on their way from one sample to the next.
         threads: Worker threads; default: the processor's cores.
         progress: Called with (samples done, samples in all).
 
     Raises:
         SpikesError: the spikes do not fit the program's input.
-        SimulatorError: an unknown population to record, or threads below 1.
+        SimulatorError: an unknown population or form to record, or threads below 1.
     """
     given = stimulus(program, spikes, steps)
-    recording = Recording.of(program, record, record_state)
+    recording = Recording.of(program, record, record_state, record_as)
     threads = _thread_count(threads)
     if not reset_between_samples:
         return _run_continuous(program, given, recording)
@@ -120,11 +129,13 @@ class _Job:
     spikes: dict[str, Array]
     u: dict[str, Array]
     v: dict[str, Array]
+    packed: dict[str, dict[int, Record]]  # by first sample
     stop: threading.Event = field(default_factory=threading.Event)
 
 
 def _job(program: Program, given: Stimulus, recording: Recording) -> _Job:
     steps, samples = given.steps, given.samples
+    arrays = recording.spikes if recording.form == "arrays" else frozenset[str]()
 
     def record(name: str, dtype: type[np.generic]) -> Array:
         return np.zeros((steps, samples, *program.node(name).shape), dtype)
@@ -138,7 +149,8 @@ def _job(program: Program, given: Stimulus, recording: Recording) -> _Job:
         membranes=np.zeros((samples, program.output.size), np.int64),
         input_events=np.zeros((len(given.values), samples), np.int64),
         tallies={p.name: np.zeros((TALLIES, steps, samples), np.int64) for p in program.populations},
-        spikes={name: record(name, np.uint8) for name in sorted(recording.spikes)},
+        spikes={name: record(name, np.uint8) for name in sorted(arrays)},
+        packed={name: {} for name in sorted(recording.spikes - arrays)},
         u={name: record(name, np.int32) for name in sorted(recording.state)},
         v={name: record(name, np.int32) for name in sorted(recording.state)},
     )
@@ -210,14 +222,18 @@ def _collect(job: _Job, buffers: Buffers, part: slice) -> None:
     for kept, records in ((job.spikes, buffers.spikes), (job.u, buffers.u_record), (job.v, buffers.v_record)):
         for name, array in kept.items():
             array[:, part] = to_outer(records[name].swapaxes(0, 1), job.program.node(name).shape)
+    for name, parts in job.packed.items():
+        shape = job.program.node(name).shape
+        spikes = to_outer(buffers.spikes[name].swapaxes(0, 1), shape)
+        parts[part.start] = packed(spikes.reshape(*spikes.shape[:2], -1), shape, job.recording.form)
 
 
 def _run_continuous(program: Program, given: Stimulus, recording: Recording) -> Trace:
     """All samples as one long one, then cut apart again."""
     steps, samples, output = given.steps, given.samples, program.output
-    joined = Stimulus(given.dense().swapaxes(0, 1).reshape(samples * steps, 1, -1), samples * steps)
+    whole = Stimulus(given.dense().swapaxes(0, 1).reshape(samples * steps, 1, -1), samples * steps)
     state = recording.state if output.spiking else recording.state | {output.name}
-    job = _job(program, joined, Recording(recording.spikes | {output.name}, state))
+    job = _job(program, whole, Recording(recording.spikes | {output.name}, state))
     _run_chunk(job, slice(0, 1))
 
     def cut(record: Array) -> Array:
@@ -229,7 +245,15 @@ def _run_continuous(program: Program, given: Stimulus, recording: Recording) -> 
     job.counts = cut(job.spikes[output.name]).reshape(steps, samples, -1).sum(axis=0, dtype=np.int64)
     if not output.spiking:
         job.membranes = cut(job.v[output.name])[-1].reshape(samples, -1).astype(np.int64)
-    job.spikes = {name: cut(job.spikes[name]) for name in sorted(recording.spikes)}
+    kept = {name: cut(job.spikes[name]) for name in sorted(recording.spikes)}
+    if recording.form == "arrays":
+        job.spikes = kept
+    else:
+        job.spikes = {}
+        job.packed = {
+            name: {0: packed(spikes.reshape(*spikes.shape[:2], -1), program.node(name).shape, recording.form)}
+            for name, spikes in kept.items()
+        }
     job.u = {name: cut(job.u[name]) for name in sorted(recording.state)}
     job.v = {name: cut(job.v[name]) for name in sorted(recording.state)}
     return _trace(job)
@@ -248,6 +272,7 @@ def _trace(job: _Job) -> Trace:
         u=job.u,
         v=job.v,
         membranes=None if program.output.spiking else job.membranes,
+        packed={name: joined([parts[first] for first in sorted(parts)]) for name, parts in job.packed.items()},
     )
 
 
