@@ -11,7 +11,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -150,7 +150,7 @@ class LavaWorker:
                 self._worker.stdin.write(line.encode() + b"\n")
                 self._worker.stdin.flush()
         answer = self._answer(started, timeout, files[2])
-        if not answer:
+        if not answer.removeprefix("-").isdigit():
             raise self._gone(files[2])
         if answer != "0":
             raise process.failure(int(answer), self.python, process.last_lines(files[2]))
@@ -238,4 +238,6 @@ def run_parallel(
             )
             for worker, part in zip(running, shares, strict=True)
         ]
+        for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+            future.result()
         return concatenate([future.result() for future in futures])
