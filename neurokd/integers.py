@@ -24,6 +24,7 @@ from deploy import fixed_point as fp
 from deploy.simulator import neurons
 from neurokd.grid import project
 from neurokd.layer_grid import LARGEST_BIAS, MEMORYLESS, LayerGrid, round_to_grid
+from neurokd.learned_grid import Moving
 from neurokd.scans import cuba_lif_backward, lif_backward
 from neurokd.surrogates import Surrogate
 
@@ -40,9 +41,13 @@ def exact_products() -> Iterator[None]:
         yield
 
 
-def integer_weights(weight: Tensor, grid: LayerGrid) -> Tensor:
-    """Float weights as the chip's whole numbers; the gradient goes straight through, not out of the grid."""
-    return round_to_grid(weight / grid.weight_unit, grid.weight_bits, grid.sign_mode)
+def integer_weights(weight: Tensor, grid: LayerGrid, unit: Tensor | None = None) -> Tensor:
+    """Float weights as the chip's whole numbers; the gradient goes straight through, not out of the grid.
+
+    ``unit`` is ``grid.weight_unit`` as a tensor with a gradient, where the scale is learned.
+    """
+    units = weight / (grid.weight_unit if unit is None else unit)
+    return round_to_grid(units, grid.weight_bits, grid.sign_mode)
 
 
 def integer_biases(bias: Tensor) -> Tensor:
@@ -88,7 +93,9 @@ class NeuronRule:
     detach_reset: bool = False
 
 
-def spikes_of(sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None = None) -> Tensor:
+def spikes_of(
+    sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None = None, moving: Moving | None = None
+) -> Tensor:
     """All steps of one layer of neurons.
 
     Args:
@@ -97,6 +104,7 @@ def spikes_of(sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None = 
             beyond what mantissa and exponent can hold.
         rule: Thresholds, decays, surrogate.
         steps: T of held sums.
+        moving: Threshold and decays that are learned; their values are those of ``rule.grid``.
 
     Returns:
         float32 spikes ``[T, B, *shape]``. Gradients: those of a float neuron with these membranes and spikes.
@@ -104,8 +112,70 @@ def spikes_of(sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None = 
     held = project(bias, -float(LARGEST_BIAS), float(LARGEST_BIAS), 0)
     if not torch.is_grad_enabled():
         return scan(sums, integer_biases(held), rule.grid, steps)[0]
-    spikes: Tensor = _Neurons.apply(sums, held, rule, steps)  # type: ignore[no-untyped-call]
-    return spikes
+    if moving is None or (moving.vth is None and moving.beta is None and moving.alpha is None):
+        spikes: Tensor = _Neurons.apply(sums, held, rule, steps)  # type: ignore[no-untyped-call]
+        return spikes
+    learned: Tensor = _LearnedNeurons.apply(  # type: ignore[no-untyped-call]
+        sums, held, moving.vth, moving.beta, moving.alpha, rule, steps
+    )
+    return learned
+
+
+class _LearnedNeurons(torch.autograd.Function):
+    """As :class:`_Neurons`, with gradients to the threshold mantissa and the decays.
+
+    With g[t] = dL/dv[t] before the reset (v[t] = beta v'[t-1] + i[t] + bias, v' = v (1 - s), i[t] = alpha i[t-1] + I):
+    dL/dbeta = sum g[t] v'[t-1]; dL/dalpha = sum dL/di[t] i[t-1]; and the threshold takes, with the opposite sign, what
+    reaches v through the spike: g[t] - beta g[t+1] (1 - s[t]).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, sums: Tensor, bias: Tensor, vth: Tensor | None, beta: Tensor | None, alpha: Tensor | None,
+        rule: NeuronRule, steps: int | None,
+    ) -> Tensor:  # fmt: skip
+        spikes, membranes = scan(sums, integer_biases(bias), rule.grid, steps)
+        ctx.save_for_backward(spikes, membranes.mul_(rule.grid.scale), sums)
+        ctx.rule, ctx.held = rule, steps is not None
+        ctx.wanted = tuple(value is not None for value in (vth, beta, alpha))
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        spikes, membranes, sums = ctx.saved_tensors
+        rule: NeuronRule = ctx.rule
+        grid, options = rule.grid, {"detach_reset": rule.detach_reset}
+        common = (grid.beta, grid.threshold, rule.surrogate)
+        if grid.du == MEMORYLESS:
+            currents = on_membrane = lif_backward(grads[0], membranes, spikes, *common, **options)
+        else:
+            currents, _ = cuba_lif_backward(grads[0], membranes, spikes, grid.alpha, *common, **options)
+            on_membrane = currents.clone()
+            on_membrane[:-1] -= grid.alpha * currents[1:]
+        on_vth, on_beta, on_alpha = ctx.wanted
+        rest = membranes * (1.0 - spikes)
+        through = on_membrane.clone()
+        through[:-1] -= grid.beta * on_membrane[1:] * (1.0 - spikes[:-1])
+        per_channel = on_membrane.sum([0, 1, *range(3, on_membrane.dim())])
+        return (
+            (currents.sum(0) if ctx.held else currents) * grid.scale,
+            per_channel * grid.bias_unit,
+            -through.sum() * grid.scale if on_vth else None,
+            (on_membrane[1:] * rest[:-1]).sum() if on_beta else None,
+            _on_alpha(currents, sums, grid) if on_alpha else None,
+            None,
+            None,
+        )
+
+
+def _on_alpha(currents: Tensor, sums: Tensor, grid: LayerGrid) -> Tensor:
+    """dL/dalpha: the current is computed again, in floats."""
+    total, current = sums.new_zeros(()), torch.zeros_like(currents[0])
+    for step, grad in enumerate(currents):
+        total = total + (grad * current).sum()
+        current = grid.alpha * current + (sums[step] if sums.shape == currents.shape else sums) * grid.scale
+    return total
 
 
 class _Neurons(torch.autograd.Function):

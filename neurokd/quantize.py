@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -26,15 +27,24 @@ from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
 from neurokd.progress import Progress
-from neurokd.quantized import QuantizedLayer, QuantizedNetwork
+from neurokd.quantized import Arithmetic, QuantizedLayer, QuantizedNetwork
 from neurokd.satcache import SatCache
 from neurokd.scales import ScaleSearch, choose_grid
 
 WeightBits = int | Mapping[str, int] | None
+#: The loss that is none: weights are rounded, nothing is trained.
+UNTRAINED: Final = "none"
+#: The ablation by one word: no fine-tuning, labels alone, the teacher's SAT alone, both.
+METHODS: Final = {UNTRAINED: "", "ce": "ce", "sat": "sat-combined", "sat-ce": "sat-ce"}
 
 
 def to_integers(
-    network: SpikingNetwork, chip: Chip | str = "loihi2", *, weight_bits: WeightBits = None, search: ScaleSearch = "mse"
+    network: SpikingNetwork,
+    chip: Chip | str = "loihi2",
+    *,
+    weight_bits: WeightBits = None,
+    search: ScaleSearch = "mse",
+    power_of_two: bool = False,
 ) -> QuantizedNetwork:
     """Put a float student on the chip's grid (post-training quantization; the start of fine-tuning).
 
@@ -42,7 +52,7 @@ def to_integers(
         network: Trained student; it stays as it is.
         chip: Chip or its name; widths come from its file.
         weight_bits: For all layers, or by layer name; the chip's widest where not given.
-        search: See :func:`neurokd.scales.choose_grid`.
+        search, power_of_two: See :func:`neurokd.scales.choose_grid`.
 
     Raises:
         ConfigError, TrainingError, ModuleError: what cannot be represented, with the layer and the number.
@@ -52,7 +62,7 @@ def to_integers(
     layers, widths = network.spiking_layers(), _widths(network, weight_bits, target)
     units = [1.0 / ((1 << network.input_bits) - 1), *[1.0] * (len(layers) - 1)]
     grids = {
-        layer.name: _grid_of(layer, unit, widths[layer.name], target, search)
+        layer.name: _grid_of(layer, unit, widths[layer.name], target, search, power_of_two)
         for layer, unit in zip(layers, units, strict=True)
     }
     quantized = QuantizedNetwork(network, grids, target.name)
@@ -98,7 +108,9 @@ def _widths(network: SpikingNetwork, given: WeightBits, chip: Chip) -> dict[str,
     return {name: given.get(name, chip.formats.weight_bits) for name in names}
 
 
-def _grid_of(layer: SpikingLayer, unit: float, bits: int, chip: Chip, search: ScaleSearch) -> LayerGrid:
+def _grid_of(
+    layer: SpikingLayer, unit: float, bits: int, chip: Chip, search: ScaleSearch, power_of_two: bool
+) -> LayerGrid:
     weight, bias = layer.folded()
     neuron, pool = layer.neuron, layer.block.pool
     return choose_grid(
@@ -106,6 +118,7 @@ def _grid_of(layer: SpikingLayer, unit: float, bits: int, chip: Chip, search: Sc
         threshold=_one(layer, "threshold", neuron.threshold), beta=_one(layer, "beta", neuron.beta),
         alpha=_one(layer, "alpha", neuron.alpha) if isinstance(neuron, CubaLIF) else None,
         unit=unit if pool is None else unit / math.prod(pool.kernel), chip=chip, weight_bits=bits, search=search,
+        power_of_two=power_of_two,
     )  # fmt: skip
 
 
@@ -133,56 +146,113 @@ def fine_tune(
     chip: Chip | str = "loihi2",
     weight_bits: WeightBits = None,
     search: ScaleSearch = "mse",
+    power_of_two: bool = False,
+    learn: Collection[str] = (),
+    float_epochs: int = 0,
+    fake_epochs: int = 0,
     checkpoint_dir: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[QuantizedNetwork, FitResult]:
-    """Put a trained student on the chip's integers and train it there.
-
-    Every forward pass is the chip's arithmetic, so the accuracy that training reports is the chip's. A layer that never
-    spikes on the validation images is a :class:`DeadLayerWarning`, and where it is still dead at the end a note of the
-    network.
+    """Put a trained student on the chip's integers and train it there: :func:`to_integers`, then :func:`tune`.
 
     Args:
         student: A trained float student; it stays as it is.
-        data: Train, validation and test splits.
-        encoding: How images become spikes; its levels are the student's.
-        stage: Epochs, batch, learning rate; its ``loss`` text names the losses, SAT losses included.
-        teacher_sats: The teacher's SAT for the training split, where the loss needs one.
         chip: Whose widths apply.
         weight_bits: For all layers, or by layer name; the chip's widest where not given.
-        search: See :func:`neurokd.scales.choose_grid`.
-        checkpoint_dir: Folder for resumable state.
-        seed: Seed of everything random.
-        progress: Called with :class:`ProgressEvent`.
+        search, power_of_two: See :func:`neurokd.scales.choose_grid`.
+        data, encoding, stage, teacher_sats, learn, float_epochs, fake_epochs: See :func:`tune`.
+        checkpoint_dir, seed, progress: See :func:`tune`.
 
     Returns:
         The quantized student and the figures of its training.
 
     Raises:
-        TrainingError: what the chip cannot represent, weights that grew until a sum could leave the accumulator, or
-            training trouble.
+        TrainingError: what the chip cannot represent, or as :func:`tune`.
         ConfigError: the chip lacks the width, or an unknown loss.
         ModuleError, UnsupportedNode, ProgramError, RuleError: as :func:`to_integers`.
     """
-    network = to_integers(student, chip, weight_bits=weight_bits, search=search)
+    network = to_integers(student, chip, weight_bits=weight_bits, search=search, power_of_two=power_of_two)
+    result = tune(
+        network, data, encoding, stage, teacher_sats=teacher_sats, chip=chip, learn=learn, float_epochs=float_epochs,
+        fake_epochs=fake_epochs, checkpoint_dir=checkpoint_dir, seed=seed, progress=progress,
+    )  # fmt: skip
+    return network, result
+
+
+def tune(
+    network: QuantizedNetwork,
+    data: Dataset,
+    encoding: Encoding,
+    stage: StageConfig,
+    *,
+    teacher_sats: SatCache | None = None,
+    chip: Chip | str = "loihi2",
+    learn: Collection[str] = (),
+    float_epochs: int = 0,
+    fake_epochs: int = 0,
+    checkpoint_dir: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Train a student that is on the chip's integers, in place.
+
+    Every forward pass of the ``stage.epochs`` is the chip's arithmetic, so the accuracy that training reports is the
+    chip's. Before them, ``float_epochs`` train the folded floats and ``fake_epochs`` weights and biases on the grid
+    with float membranes; their best epoch, too, is chosen by the chip's accuracy. A layer that never spikes on the
+    validation images is a :class:`DeadLayerWarning`, and where it is still dead at the end a note of the network.
+
+    Args:
+        network: From :func:`to_integers`; its pruned weights stay 0.
+        data: Train, validation and test splits.
+        encoding: How images become spikes; its levels are the student's.
+        stage: Epochs, batch, learning rate; its ``loss`` text names the losses, SAT losses included.
+        teacher_sats: The teacher's SAT for the training split, where the loss needs one.
+        chip: Whose rules apply.
+        learn: What is learned beside weights and biases: of ``threshold``, ``decays``, ``scale``. They are fixed
+            integers afterwards.
+        float_epochs, fake_epochs: The gradual way to the integers.
+        checkpoint_dir: Folder for resumable state.
+        seed: Seed of everything random.
+        progress: Called with :class:`ProgressEvent`.
+
+    Returns:
+        The figures of the exact epochs.
+
+    Raises:
+        TrainingError: weights that grew until a sum could leave the accumulator, or training trouble.
+        ConfigError: an unknown loss, or something that cannot be learned.
+        ProgramError, RuleError: the trained network breaks a rule of the chip.
+    """
     _check_trainable(network, encoding)
     terms, seen = losses.parse_loss(stage.loss), Feed(data.validation, encoding)
     _warn(dead_layers(network, seen), "before fine-tuning")
-    result = fit(
-        network, data, encoding, stage, loss_terms=terms, teacher_sats=teacher_sats, checkpoint_dir=checkpoint_dir,
-        seed=seed, progress=progress, name="quantize",
-    )  # fmt: skip
+    network.learn(learn)
+    ways: tuple[tuple[Arithmetic, int], ...] = (("float", float_epochs), ("fake", fake_epochs), ("exact", stage.epochs))
+    result: FitResult | None = None
+    for arithmetic, epochs in ways:
+        if epochs < 1:
+            continue
+        network.compute(arithmetic)
+        folder = (
+            checkpoint_dir if arithmetic == "exact" or checkpoint_dir is None else Path(checkpoint_dir) / arithmetic
+        )
+        result = fit(
+            network, data, encoding, dataclasses.replace(stage, epochs=epochs), loss_terms=terms,
+            teacher_sats=teacher_sats, checkpoint_dir=folder, seed=seed, progress=progress, name="quantize",
+        )  # fmt: skip
+    assert result is not None, "a stage has at least one epoch"
+    network.freeze()
     _check_lowers(network, chip if isinstance(chip, Chip) else load_chip(chip))
     dead = dead_layers(network, seen)
     _warn(dead, "after fine-tuning")
     network.options["notes"] = [*network.notes, *map(str, dead)]
-    return network, result
+    return result
 
 
 def _warn(dead: list[DeadLayer], when: str) -> None:
     for layer in dead:
-        warnings.warn(f"{when}: {layer}", DeadLayerWarning, stacklevel=3)
+        warnings.warn(f"{when}: {layer}", DeadLayerWarning, stacklevel=4)
 
 
 def _check_trainable(network: QuantizedNetwork, encoding: Encoding) -> None:
@@ -206,6 +276,12 @@ def quantize(
     chip: Chip | str = "loihi2",
     weight_bits: WeightBits = None,
     search: ScaleSearch = "mse",
+    power_of_two: bool = False,
+    learn: Collection[str] = (),
+    float_epochs: int = 0,
+    fake_epochs: int = 0,
+    synops_budget: float | None = None,
+    energy_budget: float | None = None,
     encoding: Encoding | None = None,
     stage: StageConfig | None = None,
     out: str | Path | None = None,
@@ -221,31 +297,50 @@ def quantize(
         data: Without data the weights are rounded and nothing is trained (post-training quantization).
         chip: Whose widths apply.
         weight_bits: For all layers, or by layer name; the chip's widest where not given.
-        search: See :func:`neurokd.scales.choose_grid`.
+        search, power_of_two: See :func:`neurokd.scales.choose_grid`.
+        learn, float_epochs, fake_epochs: See :func:`tune`.
+        synops_budget, energy_budget: Share of the synops or of the modelled energy that the student without pruning
+            takes; the best accuracy found under it is returned (:mod:`neurokd.budget`).
         encoding: The student's own direct encoding when absent.
         stage: The data set's tuned stage when absent.
         out: Folder for resumable state.
         seed: Seed of everything random.
         progress: Called with :class:`ProgressEvent`.
-        **options: Single values of the stage: ``epochs=3, lr=2e-4, loss="sat-ce"``.
+        **options: Single values of the stage: ``epochs=3, lr=2e-4, loss="sat-ce"``; ``loss="none"`` trains nothing,
+            ``loss="sat"`` keeps the SAT losses alone.
 
     Raises:
         ConfigError, TrainingError, ModuleError, UnsupportedNode, ProgramError, RuleError: see :func:`fine_tune`.
     """
+    from neurokd.budget import budget_of, under_budget
     from neurokd.distill import teacher_sats
     from neurokd.train import encoding_of, with_options
 
-    if data is None:
-        return to_integers(student, chip, weight_bits=weight_bits, search=search)
+    if data is None or options.get("loss") == UNTRAINED:
+        return to_integers(student, chip, weight_bits=weight_bits, search=search, power_of_two=power_of_two)
     base = stage or stage_of(_defaults(data), "sat-ce" if teacher is not None else "ce")
     chosen = with_options(base, options)
+    chosen = dataclasses.replace(chosen, loss=loss_text(chosen.loss))
     encoding = encoding or encoding_of(student, data)
-    sats = None if teacher is None else teacher_sats(teacher, data, encoding, chosen, seed=seed, progress=progress)
-    network, _ = fine_tune(
-        student, data, encoding, chosen, teacher_sats=sats, chip=chip, weight_bits=weight_bits, search=search,
-        checkpoint_dir=out, seed=seed, progress=progress,
-    )  # fmt: skip
-    return network
+    sats = None
+    if teacher is not None and "teacher" in losses.needs(losses.parse_loss(chosen.loss)):
+        sats = teacher_sats(teacher, data, encoding, chosen, seed=seed, progress=progress)
+    grids: dict[str, Any] = {
+        "chip": chip, "weight_bits": weight_bits, "search": search, "power_of_two": power_of_two,
+    }  # fmt: skip
+    how: dict[str, Any] = {
+        "teacher_sats": sats, "learn": learn, "float_epochs": float_epochs, "fake_epochs": fake_epochs,
+        "checkpoint_dir": out, "seed": seed, "progress": progress,
+    }  # fmt: skip
+    budget = budget_of(synops_budget, energy_budget)
+    if budget is not None:
+        return under_budget(student, data, encoding, chosen, budget, grids=grids, **how).network
+    return fine_tune(student, data, encoding, chosen, **grids, **how)[0]
+
+
+def loss_text(loss: str) -> str:
+    """The loss to train with: ``sat`` is the SAT losses alone, everything else is a loss text already."""
+    return METHODS.get(loss, loss)
 
 
 def _defaults(data: Dataset) -> QuantizeConfig:
@@ -255,19 +350,22 @@ def _defaults(data: Dataset) -> QuantizeConfig:
 def stage_of(config: QuantizeConfig, loss: str | None = None) -> StageConfig:
     """The training stage of a quantization configuration."""
     return StageConfig(
-        epochs=config.epochs, batch=config.batch, lr=config.lr, weight_decay=0.0, loss=loss or config.loss
+        epochs=config.epochs, batch=config.batch, lr=config.lr, weight_decay=0.0, loss=loss or loss_text(config.loss)
     )
 
 
 def save(path: str | Path, network: QuantizedNetwork, extra: Mapping[str, Any] | None = None) -> None:
     """Write a quantized student: latent weights, spec, options and every layer's grid, atomically.
 
+    What is being learned of the grids is written as the integers it is now.
+
     Raises:
         FileError: the folder cannot be written or the disk is full.
     """
     grids = {name: grid.plain() for name, grid in network.grids.items()}
     info = {"spec": network.spec_text, "options": network.options, "chip": network.chip, "grids": grids}
-    contents = checkpoint.Contents(dict(network.state_dict()), {**info, "extra": dict(extra or {})})
+    weights = {name: value for name, value in network.state_dict().items() if ".learned." not in name}
+    contents = checkpoint.Contents(weights, {**info, "extra": dict(extra or {})})
     checkpoint.write(path, contents, checkpoint.QUANTIZED)
 
 

@@ -57,6 +57,7 @@ def choose_grid(
     chip: Chip,
     weight_bits: int,
     search: ScaleSearch = "mse",
+    power_of_two: bool = False,
 ) -> LayerGrid:
     """The grid of one layer.
 
@@ -70,6 +71,7 @@ def choose_grid(
         weight_bits: Width of a weight.
         search: ``mse`` (least squared rounding and clipping error), ``max`` (nothing clipped) or ``percentile``
             (99.9 % of the weights unclipped).
+        power_of_two: Restrict S to powers of two; the threshold is then rounded to a multiple of it.
 
     Raises:
         ConfigError: the chip does not have ``weight_bits``, or an unknown search.
@@ -81,10 +83,15 @@ def choose_grid(
     wanted = _weight_step(start.weight, weight_bits, search)
     step = _roomy_step(start, wanted)
     exponent = _exponent(start, step)
-    vth = math.floor(start.mantissa(step) * 2.0**exponent)  # down: a larger vth would clip the largest weights
+    if power_of_two:  # up: a smaller scale would clip the largest weights
+        scale = 2.0 ** math.ceil(math.log2(step * unit / 2.0**exponent) - 1e-9)
+        vth = round(threshold / scale)
+    else:
+        vth = math.floor(start.mantissa(step) * 2.0**exponent)  # down, for the same reason
+        scale = threshold / max(vth, 1)
     _check_threshold(start, vth, step, exponent)
     grid = LayerGrid(
-        scale=threshold / vth,
+        scale=scale,
         unit=unit,
         weight_exp=exponent,
         weight_bits=weight_bits,

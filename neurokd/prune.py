@@ -1,0 +1,261 @@
+"""Pruning by what a weight is worth and what it costs: fewer synaptic operations for the least loss.
+
+A weight costs one synaptic operation for each event of its source; counted over images, that is exactly what the
+simulator counts (it skips weights that are 0). It is worth the squared current it brings, in squared thresholds.
+Weights (:func:`prune_weights`) or whole neurons and channels (:func:`shrink`) go in the order of worth over cost, over
+all layers at once, until the expected synops fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from deploy.errors import TrainingError
+from neurokd.feed import Feed
+from neurokd.network import SpikingNetwork, build
+from neurokd.network_layers import SpikingLayer, present
+from neurokd.neurons import LIF
+from neurokd.quantized import QuantizedLayer, QuantizedNetwork
+from neurokd.spec import NetworkSpec
+from neurokd.spec_layers import Conv, Dense, LayerSpec, Pool
+
+#: Images the events are counted on; 2,000 give synops within half a percent of 10,000's.
+IMAGES: Final = 2000
+#: A layer keeps at least this share of its weights, and of its neurons or channels.
+LEAST: Final = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What each weight of a layer costs and is worth, of the weight's shape, means over samples.
+
+    Attributes:
+        cost: Synaptic operations.
+        value: Squared current it brings, in squared thresholds.
+    """
+
+    cost: Tensor
+    value: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        """Worth over cost; weights that cost nothing are never pruned."""
+        return torch.where(self.cost > 0, self.value / self.cost.clamp(min=1e-30), torch.inf)
+
+
+def worths(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> dict[str, Worth]:
+    """Cost and worth of every weight on the first images of a feed, by layer."""
+    events = _events(network, feed, images)
+    return {layer.name: _worth(layer, *events[layer.name]) for layer in network.quantized_layers()}
+
+
+def synops(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> float:
+    """Synaptic operations a sample on the first images of a feed: those the simulator counts."""
+    found = worths(network, feed, images)
+    return sum(_expected(layer, found[layer.name]) for layer in network.quantized_layers())
+
+
+def _expected(layer: QuantizedLayer, worth: Worth) -> float:
+    with torch.no_grad():
+        return float((worth.cost.double() * (layer.integer_weights() != 0)).sum())
+
+
+def _events(network: QuantizedNetwork, feed: Feed, images: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """What arrives at each layer over all steps, means over samples ``[*in_shape]``: events, and squared values."""
+    steps = feed.encoding.steps if feed.encoding.kind == "direct" else None
+    totals: dict[str, tuple[Tensor, Tensor]] = {}
+    seen = 0
+    for batch in feed.in_order():
+        if seen >= images:
+            break
+        x, held = network.integers(batch.inputs, steps)
+        seen += len(batch.inputs)
+        for layer in network.quantized_layers():
+            factor, axes = (held, 0) if held is not None else (1, (0, 1))
+            counted = (x > 0).double().sum(axes) * factor, (x.double() ** 2).sum(axes) * factor
+            old = totals.get(layer.name, (0.0, 0.0))
+            totals[layer.name] = (old[0] + counted[0], old[1] + counted[1])
+            x, _ = layer.membranes(x, held)
+            held = None
+    return {name: (events / seen, squares / seen) for name, (events, squares) in totals.items()}
+
+
+def _worth(layer: QuantizedLayer, events: Tensor, squares: Tensor) -> Worth:
+    weight = layer.weight.detach()
+    value = (weight * layer.grid.unit / layer.grid.threshold) ** 2 * _reach(layer, squares)
+    return Worth(_reach(layer, events), value)
+
+
+def _reach(layer: QuantizedLayer, arriving: Tensor) -> Tensor:
+    """For each weight the sum of ``arriving [*in_shape]`` over the places it meets."""
+    with torch.enable_grad():
+        weight = torch.zeros_like(layer.weight, dtype=torch.float32).requires_grad_()
+        total = layer.synapse(arriving.float().unsqueeze(0), weight).sum()
+        return torch.autograd.grad(total, weight)[0]
+
+
+# Weights ----------------------------------------------------------------------------------------------------------
+
+
+def prune_weights(network: QuantizedNetwork, feed: Feed, target: float) -> None:
+    """Mask the weights of least worth for their cost until ``target`` synops a sample are expected, in place.
+
+    Raises:
+        TrainingError: the target is below what the last :data:`LEAST` of each layer's weights cost.
+    """
+    found = worths(network, feed)
+    layers = network.quantized_layers()
+    now = {layer.name: _expected(layer, found[layer.name]) for layer in layers}
+    excess = sum(now.values()) - target
+    if excess <= 0:
+        return
+    scores, costs = zip(*(_prunable(layer, found[layer.name]) for layer in layers), strict=True)
+    order = torch.cat(scores).argsort()
+    removed = torch.cat(costs)[order].cumsum(0)
+    count = int(torch.searchsorted(removed, torch.tensor(excess, dtype=removed.dtype))) + 1
+    if not len(order) or float(removed[-1]) < excess:
+        raise TrainingError(
+            "the budget cannot be reached by pruning",
+            where=str(network.spec),
+            got=f"{target:,.0f} synops a sample",
+            allowed=f"at least {sum(now.values()) - (float(removed[-1]) if len(order) else 0.0):,.0f}",
+            next_step="ask for a larger budget, or train a smaller student",
+        )
+    gone = torch.zeros(len(order), dtype=torch.bool)
+    gone[order[:count]] = True
+    for layer, part in zip(layers, gone.split([len(score) for score in scores]), strict=True):
+        old = torch.ones_like(layer.weight) if layer.mask is None else layer.mask
+        layer.prune(torch.where(part.view_as(layer.weight), 0.0, old))
+
+
+def _prunable(layer: QuantizedLayer, worth: Worth) -> tuple[Tensor, Tensor]:
+    """Scores and costs of all weights, flat; those that are 0 or must stay have an infinite score and no cost."""
+    with torch.no_grad():
+        score = torch.where(layer.integer_weights() != 0, worth.score, torch.inf).flatten()
+    keep = max(1, round(LEAST * len(score)))
+    finite = torch.where(torch.isinf(score), -torch.inf, score)
+    score = score.clone()
+    score[finite.topk(keep).indices] = torch.inf
+    return score, torch.where(torch.isinf(score), 0.0, worth.cost.flatten()).double()
+
+
+# Neurons and channels ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A neuron or channel: what it is worth, and what it costs with all that comes in and goes out."""
+
+    score: float
+    cost: float
+    layer: str
+    index: int
+
+
+def shrink(network: SpikingNetwork, quantized: QuantizedNetwork, feed: Feed, target: float) -> SpikingNetwork:
+    """A smaller float network: neurons and channels of least worth are gone, norms folded.
+
+    Args:
+        network: The float student.
+        quantized: The same on the chip's integers: its events say what a unit costs.
+        feed: Images.
+        target: Synops a sample that are expected afterwards.
+
+    Raises:
+        TrainingError: no hidden layer can lose neurons.
+    """
+    found = worths(quantized, feed)
+    units = sorted(_units(quantized, found), key=lambda unit: unit.score)
+    if not units:
+        raise TrainingError(
+            "there is no hidden layer to prune neurons of", where=network.spec_text, got="one layer, or groups",
+            allowed="a hidden layer without groups", next_step="prune weights instead",
+        )  # fmt: skip
+    sizes = {layer.name: len(layer.weight) for layer in quantized.quantized_layers()}
+    gone: dict[str, set[int]] = {name: set() for name in sizes}
+    excess = sum(_expected(layer, found[layer.name]) for layer in quantized.quantized_layers()) - target
+    for unit in units:
+        if excess <= 0:
+            break
+        if (
+            len(gone[unit.layer]) + 1 <= sizes[unit.layer] * (1 - LEAST)
+            and len(gone[unit.layer]) + 1 < sizes[unit.layer]
+        ):
+            gone[unit.layer].add(unit.index)
+            excess -= unit.cost
+    kept = {name: torch.tensor([n for n in range(size) if n not in gone[name]]) for name, size in sizes.items()}
+    return smaller(network, kept)
+
+
+def _units(network: QuantizedNetwork, found: Mapping[str, Worth]) -> Iterator[_Unit]:
+    for layer, after in pairwise(network.quantized_layers()):
+        groups = [part.geometry["groups"] for part in (layer, after) if part.geometry is not None]
+        if any(count > 1 for count in groups):
+            continue
+        with torch.no_grad():
+            here, there = (part.integer_weights() != 0 for part in (layer, after))
+        incoming = (found[layer.name].cost * here).flatten(1).sum(1)
+        outgoing = _by_source(found[after.name].cost * there, len(layer.weight))
+        value = _by_source(found[after.name].value * there, len(layer.weight))
+        for index, (cost, worth) in enumerate(zip((incoming + outgoing).tolist(), value.tolist(), strict=True)):
+            yield _Unit(worth / cost if cost > 0 else 0.0, cost, layer.name, index)
+
+
+def _by_source(values: Tensor, sources: int) -> Tensor:
+    """``[sources]``: sums of ``[out, in, ...]`` over all but the source; a dense layer reads channels row-major."""
+    return values.reshape(len(values), sources, -1).sum((0, 2))
+
+
+def smaller(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> SpikingNetwork:
+    """The folded network with only the neurons or channels ``kept`` of each layer (the output keeps all)."""
+    folded = network.folded()
+    old = folded.spiking_layers()
+    keep = {layer.name: kept.get(layer.name, torch.arange(_size(layer))) for layer in old}
+    keep[old[-1].name] = torch.arange(_size(old[-1]))
+    made = build(_smaller_spec(folded.spec, [len(keep[layer.name]) for layer in old]), **folded.options)
+    before: Tensor | None = None
+    for layer, new in zip(old, made.spiking_layers(), strict=True):
+        _copy(layer, new, keep[layer.name], before)
+        before = keep[layer.name]
+    return made.train(network.training)
+
+
+def _size(layer: SpikingLayer) -> int:
+    return len(layer.synapse.weight)
+
+
+def _smaller_spec(spec: NetworkSpec, sizes: list[int]) -> NetworkSpec:
+    left = list(sizes)
+
+    def resized(layer: LayerSpec) -> LayerSpec:
+        if isinstance(layer, Pool):
+            return layer
+        size = left.pop(0)
+        return Dense(size) if isinstance(layer, Dense) else replace(layer, channels=size)
+
+    return NetworkSpec(spec.input_shape, tuple(resized(layer) for layer in spec.layers))
+
+
+def _copy(old: SpikingLayer, new: SpikingLayer, rows: Tensor, before: Tensor | None) -> None:
+    weight = old.synapse.weight.detach()[rows]
+    if before is not None:
+        sources = old.block.in_shape[0]
+        weight = weight.reshape(len(rows), sources, -1)[:, before] if not isinstance(old.block.synapse, Conv) else (
+            weight[:, before]
+        )  # fmt: skip
+    held, target = (x.synapse.bias if isinstance(x.neuron, LIF) else x.neuron.bias for x in (old, new))
+    with torch.no_grad():
+        new.synapse.weight.copy_(weight.reshape(new.synapse.weight.shape))
+        present(target).copy_(present(held).detach().reshape(-1)[rows].reshape(present(target).shape))
+    state = {
+        name: value if value.dim() == 0 or len(value) != _size(old) else value[rows]
+        for name, value in old.neuron.state_dict().items()
+        if name != "bias"
+    }
+    new.neuron.load_state_dict(state, strict=False)
