@@ -177,12 +177,36 @@ def distill(out: Out = None, data: Data = "", data_root: Root = None) -> None:
 
 
 @app.command()
-def quantize(out: Out = None, data: Data = "", data_root: Root = None) -> None:
-    """Fine-tune the distilled student on the chip's integers, SAT loss kept on."""
-    from neurokd.pipeline import quantize_student
+def quantize(
+    out: Out = None,
+    data: Data = "",
+    data_root: Root = None,
+    bits: Annotated[int | None, typer.Option("--bits", help="Width of every weight, 2..8.")] = None,
+    layer_bits: Annotated[str | None, typer.Option(help="Other widths: dense1=8,dense2=4.")] = None,
+    loss: Annotated[str | None, typer.Option(help="none (no fine-tuning), ce, sat, sat-ce, or a loss text.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    learn: Annotated[str | None, typer.Option(help="Also learn: threshold,decays,scale.")] = None,
+    synops_budget: Annotated[float | None, typer.Option(help="Share of the synops to keep: 0.5.")] = None,
+    energy_budget: Annotated[float | None, typer.Option(help="Share of the modelled energy to keep.")] = None,
+) -> None:
+    """Fine-tune the distilled student on the chip's integers, SAT loss kept on; asked for anew, it is done anew."""
+    from neurokd.pipeline import quantize_student, requantize
 
-    facts = _stages(make_config(data, data_root, out, 0, None, None), quantize_student)
-    _tell(facts, "accuracy", "validation", "weight_bits")
+    made = make_config(data, data_root, out, 0, None, None)
+    asked = {
+        "weight_bits": bits, "layer_bits": layer_bits, "loss": loss, "epochs": epochs, "learn": learn,
+        "synops_budget": synops_budget, "energy_budget": energy_budget,
+    }  # fmt: skip
+    wanted = made.override({f"quantize.{key}": value for key, value in asked.items() if value is not None})
+    wanted.check()
+    facts = _stages(made, lambda run: quantize_student(requantize(run, wanted.quantize)))
+    _tell(facts, "accuracy", "validation", "weight_bits", "spec", "won")
+    for one in facts.get("tried", ()):
+        kept = "kept" if one["fits"] else "missed"
+        console.print(
+            f"  {one['how']:<10}{one['validation']:.2f} % on validation, {one['cost']:.4g} of {facts['limit']:.4g} "
+            f"{facts['budget']} a sample ({kept}), {one['weights']:,} weights, {one['spec']}", highlight=False,
+        )  # fmt: skip
 
 
 @app.command()

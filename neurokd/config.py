@@ -20,6 +20,7 @@ import tomli_w
 from deploy.errors import ConfigError, FileError, SpecError
 from deploy.files import atomic_path
 from neurokd.encoding import Encoding
+from neurokd.methods import SCALE_SEARCHES, UNTRAINED, learned_from, loss_text, widths_from
 from neurokd.spec import NetworkSpec
 from neurokd.tables import between, moved, not_empty, one_of, positive, read_table, set_dotted
 
@@ -186,8 +187,15 @@ class QuantizeConfig:
         epochs: Passes over the training split.
         batch: Images in a batch.
         lr: Peak learning rate.
-        loss: Loss text, the SAT loss kept on.
+        loss: Loss text, the SAT loss kept on; or one word: ``none`` (only round), ``ce``, ``sat``, ``sat-ce``.
         weight_bits: Bits of a synapse on the chip, 2..8.
+        layer_bits: Other widths for some layers: ``dense1=8,dense2=4``.
+        search: How a layer's scale is chosen: ``mse``, ``max`` or ``percentile``.
+        power_of_two: Whether scales are powers of two.
+        learn: What is learned beside weights and biases: of ``threshold,decays,scale``.
+        float_epochs, fake_epochs: Epochs in floats and on the grid with float membranes before the exact ones.
+        synops_budget, energy_budget: Share of the synops or modelled energy of the student without pruning that may be
+            used; 0 asks for nothing.
     """
 
     epochs: int = 3
@@ -195,8 +203,28 @@ class QuantizeConfig:
     lr: float = 2e-4
     loss: str = "sat-ce"
     weight_bits: int = 8
+    layer_bits: str = ""
+    search: str = "mse"
+    power_of_two: bool = False
+    learn: str = ""
+    float_epochs: int = 0
+    fake_epochs: int = 0
+    synops_budget: float = 0.0
+    energy_budget: float = 0.0
 
     def __post_init__(self) -> None:
+        widths_from(self.layer_bits)
+        learned_from(self.learn)
+        one_of("search", self.search, SCALE_SEARCHES)
+        for name in ("float_epochs", "fake_epochs"):
+            between(name, getattr(self, name), 0, 100_000)
+        for name in ("synops_budget", "energy_budget"):
+            between(name, getattr(self, name), 0.0, 1.0)
+        if self.loss == UNTRAINED and (self.synops_budget or self.energy_budget):
+            raise ConfigError(
+                "a budget needs fine-tuning", where="loss", got=self.loss, allowed="a loss, such as sat-ce",
+                next_step="pruned weights are missed until the others are trained; drop the budget, or choose a loss",
+            )  # fmt: skip
         between("epochs", self.epochs, 1, 100_000)
         between("batch", self.batch, 2, 1_000_000)
         positive("lr", self.lr)
@@ -342,7 +370,7 @@ class Config:
         from neurokd.losses import needs, parse_loss
 
         stages = {f"training.{role}.loss": getattr(self.training, role).loss for role in ROLES}
-        for where, text in {**stages, "quantize.loss": self.quantize.loss}.items():
+        for where, text in {**stages, "quantize.loss": loss_text(self.quantize.loss) or "ce"}.items():
             try:
                 terms = parse_loss(text)
             except ConfigError as error:

@@ -36,6 +36,11 @@ class DeadLayer:
         """The largest threshold mantissa at which a neuron spikes on these images; None where no membrane rose."""
         return (self.largest - 1) >> fp.ACTIVATION_SHIFT if self.largest > 0 else None
 
+    @property
+    def waking_scale(self) -> float | None:
+        """The float value of one unit of sum below which a neuron spikes at this ``vth``; None where none does."""
+        return self.scale * self.largest / (self.vth << fp.ACTIVATION_SHIFT) if self.largest > 0 and self.vth else None
+
     def __str__(self) -> str:
         seen = f"layer {self.name} never spikes: its largest membrane is {self.largest / 64:g}, vth {self.vth}"
         if self.silenced_by:
@@ -45,7 +50,8 @@ class DeadLayer:
         factor = self.vth * 64 / self.largest
         return (
             f"{seen}; a threshold of {self.waking_vth * self.scale:.4g} (vth {self.waking_vth}) "
-            f"or weights and biases {factor:.3g} times as large wake it"
+            f"or weights and biases {factor:.3g} times as large wake it (a scale below {self.waking_scale:.4g}, "
+            f"now {self.scale:.4g})"
         )
 
 

@@ -14,28 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from deploy import fixed_point as fp
-from deploy.errors import ConfigError
 from neurokd.grid import GRID, project
 from neurokd.layer_grid import MEMORYLESS, LayerGrid
+from neurokd.methods import LEARNABLE, check_learn
 
-LEARNABLE: Final = ("threshold", "decays", "scale")
+__all__ = ["FARTHEST", "LEARNABLE", "LearnedGrid", "Moving"]
+
 #: A learned threshold or scale stays within this factor of where it began.
 FARTHEST: Final = 4.0
-
-
-def check_learn(names: Collection[str]) -> frozenset[str]:
-    """The names as a set.
-
-    Raises:
-        ConfigError: something else than thresholds, decays and scales is to be learned.
-    """
-    unknown = sorted(set(names) - set(LEARNABLE))
-    if unknown:
-        raise ConfigError(
-            "this cannot be learned on the chip's integers", where="learn", got=", ".join(unknown),
-            allowed=f"{', '.join(LEARNABLE)}; weights and biases always are",
-        )  # fmt: skip
-    return frozenset(names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +51,8 @@ class LearnedGrid(nn.Module):
 
     def __init__(self, base: LayerGrid, learn: Collection[str], cuba: bool, chip_vth_bits: int = fp.VTH_BITS) -> None:
         super().__init__()
-        self.base, self.learn = base, check_learn(learn)
+        check_learn(frozenset(learn))
+        self.base, self.learn = base, frozenset(learn)
         self.largest_vth = (1 << chip_vth_bits) - 1
         if "threshold" in learn:
             self.raw_threshold = nn.Parameter(torch.tensor(1.0))

@@ -21,19 +21,23 @@ from typing import Any, Final
 from deploy.errors import CheckpointError, ConfigError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint, losses
-from neurokd.config import Config, StageConfig
+from neurokd.budget import budget_of, under_budget
+from neurokd.config import Config, QuantizeConfig, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
+from neurokd.feed import Feed, accuracy
 from neurokd.loop import FitResult, fit
+from neurokd.methods import UNTRAINED, learned_from, loss_text, widths_from
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import Progress, silent
-from neurokd.quantize import fine_tune
+from neurokd.quantize import fine_tune, to_integers
 from neurokd.quantize import load as load_quantized
 from neurokd.quantize import save as save_quantized
 from neurokd.quantized import QuantizedNetwork
 
 Facts = dict[str, Any]
+AFTERWARDS: Final = ("export", "lower", "simulate", "verify")  # stages that a new quantized student makes void
 TRAINING: Final = ("student_plain", "teacher", "assistant", "student", "quantized")
 
 
@@ -219,35 +223,74 @@ def quantize_student(run: Run) -> Facts:
 
 
 def _quantize(run: Run) -> Facts:
-    config = run.config
-    student = run.network("student")
-    stage = quantize_stage(config)
-    folder = run.work_folder("quantized")
-    sats = None
+    own, student = run.config.quantize, run.network("student")
+    widths = {layer.name: own.weight_bits for layer in student.spiking_layers()} | widths_from(own.layer_bits)
+    grids: dict[str, Any] = {
+        "chip": run.config.chip, "weight_bits": widths, "search": own.search, "power_of_two": own.power_of_two,
+    }  # fmt: skip
+    network, facts = _rounded(run, student, grids) if own.loss == UNTRAINED else _tuned(run, student, grids)
+    save_quantized(run.checkpoint("quantized"), network)
+    return {
+        **facts,
+        "weight_bits": own.weight_bits,
+        "grids": {name: grid.plain() for name, grid in network.grids.items()},
+    }
+
+
+def _rounded(run: Run, student: SpikingNetwork, grids: dict[str, Any]) -> tuple[QuantizedNetwork, Facts]:
+    """Post-training quantization."""
+    start, network = time.perf_counter(), to_integers(student, **grids)
+    reached = {
+        name: accuracy(network, Feed(split, run.encoding))
+        for name, split in (("accuracy", run.data.test), ("validation", run.data.validation))
+    }
+    return network, {**reached, "epochs": 0, "seconds": time.perf_counter() - start}
+
+
+def _tuned(run: Run, student: SpikingNetwork, grids: dict[str, Any]) -> tuple[QuantizedNetwork, Facts]:
+    config, own, stage = run.config, run.config.quantize, quantize_stage(run.config)
+    folder, sats = run.work_folder("quantized"), None
     if "teacher" in losses.needs(losses.parse_loss(stage.loss)):
         sats = teacher_sats(
             run.network(master_of(run)), run.data, run.encoding, stage, folder=folder, seed=config.seed,
             progress=run.progress, name="quantized",
         )  # fmt: skip
-    network, result = fine_tune(
-        student, run.data, run.encoding, stage, teacher_sats=sats, chip=config.chip,
-        weight_bits=config.quantize.weight_bits, checkpoint_dir=folder, seed=config.seed, progress=run.progress,
-    )  # fmt: skip
-    save_quantized(run.checkpoint("quantized"), network)
-    return {
-        "accuracy": result.accuracy,
-        "validation": result.validation,
-        "epochs": len(result.history),
-        "seconds": result.seconds,
-        "weight_bits": config.quantize.weight_bits,
-        "grids": {name: grid.plain() for name, grid in network.grids.items()},
-    }
+    how: dict[str, Any] = {
+        "teacher_sats": sats, "learn": learned_from(own.learn), "float_epochs": own.float_epochs,
+        "fake_epochs": own.fake_epochs, "checkpoint_dir": folder, "seed": config.seed, "progress": run.progress,
+    }  # fmt: skip
+    budget = budget_of(own.synops_budget or None, own.energy_budget or None)
+    if budget is None:
+        network, result = fine_tune(student, run.data, run.encoding, stage, **grids, **how)
+        return network, {
+            "accuracy": result.accuracy, "validation": result.validation, "epochs": len(result.history),
+            "seconds": result.seconds,
+        }  # fmt: skip
+    found = under_budget(student, run.data, run.encoding, stage, budget, grids=grids, **how)
+    return found.network, {
+        "accuracy": found.accuracy, "validation": found.validation, "epochs": stage.epochs, "budget": budget.what,
+        "share": budget.share, "start": found.start, "limit": found.limit, "won": found.how,
+        "tried": [dataclasses.asdict(one) for one in found.tried], "spec": found.network.spec_text,
+        "parameters": found.network.spec.parameters(),
+    }  # fmt: skip
+
+
+def requantize(run: Run, own: QuantizeConfig) -> Run:
+    """The run with another quantization: its trained networks stay, what came after them is done again."""
+    if own == run.config.quantize:
+        return run
+    for name in ("quantized", *AFTERWARDS):
+        run.forget(name)
+    shutil.rmtree(run.work_folder("quantized"), ignore_errors=True)
+    config = dataclasses.replace(run.config, quantize=own)
+    config.save(run.folder / "config.toml")
+    return Run(config, run.progress)
 
 
 def quantize_stage(config: Config) -> StageConfig:
     """Fine-tuning sees the same views of the images as the student's training did."""
     own = config.quantize
     return dataclasses.replace(
-        config.training.student, epochs=own.epochs, batch=own.batch, lr=own.lr, loss=own.loss, weight_decay=0.0,
-        patience=0,
+        config.training.student, epochs=own.epochs, batch=own.batch, lr=own.lr, loss=loss_text(own.loss),
+        weight_decay=0.0, patience=0,
     )  # fmt: skip

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from neurokd.export import to_graph
 from neurokd.feed import Feed
 from neurokd.layer_grid import LayerGrid
 from neurokd.loop import FitResult, fit
+from neurokd.methods import UNTRAINED, loss_text
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
@@ -32,10 +33,6 @@ from neurokd.satcache import SatCache
 from neurokd.scales import ScaleSearch, choose_grid
 
 WeightBits = int | Mapping[str, int] | None
-#: The loss that is none: weights are rounded, nothing is trained.
-UNTRAINED: Final = "none"
-#: The ablation by one word: no fine-tuning, labels alone, the teacher's SAT alone, both.
-METHODS: Final = {UNTRAINED: "", "ce": "ce", "sat": "sat-combined", "sat-ce": "sat-ce"}
 
 
 def to_integers(
@@ -336,11 +333,6 @@ def quantize(
     if budget is not None:
         return under_budget(student, data, encoding, chosen, budget, grids=grids, **how).network
     return fine_tune(student, data, encoding, chosen, **grids, **how)[0]
-
-
-def loss_text(loss: str) -> str:
-    """The loss to train with: ``sat`` is the SAT losses alone, everything else is a loss text already."""
-    return METHODS.get(loss, loss)
 
 
 def _defaults(data: Dataset) -> QuantizeConfig:

@@ -54,6 +54,9 @@ def test_every_field_survives_with_a_value_that_is_not_its_default() -> None:
         "training.student.shift": 1, "training.student.flip": True, "training.student.views": 4,
         "distill.route": "teacher-student",
         "quantize.epochs": 9, "quantize.batch": 8, "quantize.lr": 0.5, "quantize.loss": "ce", "quantize.weight_bits": 4,
+        "quantize.layer_bits": "dense1=8", "quantize.search": "max", "quantize.power_of_two": True,
+        "quantize.learn": "decays,scale", "quantize.float_epochs": 1, "quantize.fake_epochs": 2,
+        "quantize.synops_budget": 0.5, "quantize.energy_budget": 0.25,
         "lava.samples": 64,
     }  # fmt: skip
     table = Config("digits", NETWORKS).to_dict()
@@ -108,6 +111,12 @@ def test_unknown_key_names_the_near_one(tmp_path: Path) -> None:
         ({"training.student.batch": 1}, "value out of range", "training.student.batch"),
         ({"training.student.loss": ""}, "empty text", "training.student.loss"),
         ({"quantize.weight_bits": 9}, "value out of range", "quantize.weight_bits"),
+        ({"quantize.layer_bits": "dense1"}, "a width is not LAYER=BITS", "quantize.layer_bits"),
+        ({"quantize.layer_bits": "dense1=9"}, "a width is not LAYER=BITS", "quantize.layer_bits"),
+        ({"quantize.learn": "threshold,delay"}, "this cannot be learned on the chip's integers", "quantize.learn"),
+        ({"quantize.search": "best"}, "unknown choice", "quantize.search"),
+        ({"quantize.synops_budget": 1.5}, "value out of range", "quantize.synops_budget"),
+        ({"quantize.loss": "none", "quantize.synops_budget": 0.5}, "a budget needs fine-tuning", "quantize.loss"),
         ({"lava.samples": 0}, "value out of range", "lava.samples"),
         ({"validation": 1.0}, "value out of range", "validation"),
         ({"seed": -1}, "value out of range", "seed"),
