@@ -2,7 +2,7 @@
 
 Event order: at each step every node is computed once, in the graph's topological order; an edge that closes a cycle
 carries what its source gave at the step before. At step 0 such an edge carries what its source gives while nothing has
-spiked yet (a recurrent layer's bias acts from the first step, as in snntorch). A Delay hands on zeros until its time.
+spiked yet (a recurrent layer's bias acts from the first step, as in snntorch, unless the reading says otherwise). A Delay hands on zeros until its time.
 The time step is the graph's ``dt``; how equations become steps is a :class:`~deploy.reading.Reading`. All in float64.
 """
 
@@ -133,6 +133,8 @@ class _Network:
 
     def _silent(self) -> dict[str, Float]:
         """What the sources of recurrent edges give while neurons and inputs are silent."""
+        if self._how.loops == "second step":
+            return {n: np.zeros((self._samples, *self._graph.output_shape(n))) for n in self._fed_back}
         found: dict[str, Float] = {}
         for name in stateless_last(self._graph):
             node = self._graph.node(name)

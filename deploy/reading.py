@@ -21,9 +21,11 @@ from deploy.graph import IF, CubaLI, CubaLIF, I, LifParameters, Neuron, discreti
 from deploy.graph.coerce import FloatArray
 
 Decay = Literal["euler", "exponential"]
-Gain = Literal["nir", "one", "decayed"]
+Gain = Literal["nir", "one", "decayed", "without r"]
 Fires = Literal["above", "at"]
 Spikes = Literal["one", "many"]
+Start = Literal["zero", "v_reset"]
+Loops = Literal["first step", "second step"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class Reading:
         decay: ``euler``: ``1 - dt / tau``; ``exponential``: ``exp(-dt / tau)``.
         gain: Factor of a neuron's input. ``nir``: ``r (1 - decay)``, as the equations say; ``one``: 1, whatever ``r``
             and ``w_in`` are (sinabs); ``decayed``: what is added is one decay old (rockpool's CUBA current), membranes
-            take it as it is.
+            take it as it is; ``without r``: r of a LIF counts as 1, an IF takes its input as it is (norse).
         fires: ``above``: ``v > v_threshold``; ``at``: ``v >= v_threshold``.
         spikes: ``one`` a step, or as ``many`` as the threshold fits into the membrane.
         floor: True keeps an IF membrane at ``-v_threshold`` or above, as sinabs' importer does.
+        start: Membranes start at ``zero`` or (SpikingJelly) at ``v_reset``.
+        loops: The bias of a recurrent layer acts from the ``first step`` (snntorch), or, as nothing is fed back yet,
+            from the ``second step`` (nirtorch's executors: norse, SpikingJelly).
     """
 
     decay: Decay = "euler"
@@ -45,9 +50,12 @@ class Reading:
     fires: Fires = "above"
     spikes: Spikes = "one"
     floor: bool = False
+    start: Start = "zero"
+    loops: Loops = "first step"
 
     def __post_init__(self) -> None:
-        for name, kinds in (("decay", Decay), ("gain", Gain), ("fires", Fires), ("spikes", Spikes)):
+        kinds_of = {"decay": Decay, "gain": Gain, "fires": Fires, "spikes": Spikes, "start": Start, "loops": Loops}
+        for name, kinds in kinds_of.items():
             if getattr(self, name) not in get_args(kinds):
                 got, allowed = getattr(self, name), ", ".join(get_args(kinds))
                 raise ConfigError("no such way to read a graph", where=f"reading, {name}", got=got, allowed=allowed)
@@ -56,7 +64,10 @@ class Reading:
         parts = [f"{self.decay} decay", f"spikes when v {'>' if self.fires == 'above' else '>='} threshold"]
         parts += [] if self.gain == "nir" else [f"input gain {self.gain}"]
         parts += ["several spikes a step"] if self.spikes == "many" else []
-        return ", ".join([*parts, *(["IF membranes floored at -threshold"] if self.floor else [])])
+        parts += ["IF membranes floored at -threshold"] if self.floor else []
+        parts += ["membranes start at v_reset"] if self.start == "v_reset" else []
+        parts += ["recurrent biases from the second step"] if self.loops == "second step" else []
+        return ", ".join(parts)
 
 
 READINGS: Final[Mapping[str, Reading]] = MappingProxyType(
@@ -64,8 +75,8 @@ READINGS: Final[Mapping[str, Reading]] = MappingProxyType(
         "euler": Reading(),
         "exact": Reading(decay="exponential"),
         "snntorch": Reading(),
-        "norse": Reading(),
-        "spikingjelly": Reading(fires="at"),
+        "norse": Reading(gain="without r", loops="second step"),
+        "spikingjelly": Reading(fires="at", start="v_reset", loops="second step"),
         "sinabs": Reading("exponential", "one", "at", "many", floor=True),
         "rockpool": Reading("exponential", "decayed", "at", "many"),
     }
@@ -93,8 +104,10 @@ def parameters(node: Neuron, dt: float, how: Reading) -> LifParameters:
         GraphError: ``dt`` is longer than a time constant, and the decay is Euler's.
     """
     found = discretize(node, dt) if how.decay == "euler" else _exponential(node, dt)
-    if how.gain == "nir":
+    if how.gain == "nir" or (how.gain == "without r" and isinstance(node, (CubaLIF, CubaLI, I))):
         return found
+    if how.gain == "without r":
+        return replace(found, gain=np.ones(node.shape) if isinstance(node, IF) else 1 - found.beta)
     decayed = how.gain == "decayed" and found.alpha is not None
     return replace(found, gain=found.alpha if decayed else np.ones(node.shape))  # type: ignore[arg-type]
 

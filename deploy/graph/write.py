@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 
@@ -43,7 +44,16 @@ def write(graph: Graph, path: str | Path) -> tuple[Finding, ...]:
     converted = convert(graph)
     with atomic_path(path) as temporary:
         nir.write(str(temporary), converted.graph)
+        _without_zero_resets(temporary)
     return converted.notes
+
+
+def _without_zero_resets(path: Path) -> None:
+    """Leave out every ``v_reset`` of zeros, NIR's default: nir up to 1.0.4, which sinabs 3.1.3 pins, has no such field."""
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            if "v_reset" in group and not np.any(group["v_reset"][()]):
+                del group["v_reset"]
 
 
 def to_nir(graph: Graph) -> Any:

@@ -1,0 +1,324 @@
+"""Run one framework, in its own environment, on NIR files: write them, read them, run them. No package of this repository.
+
+    PYTHON benchmarks/interop_worker.py FRAMEWORK jobs.json answers.json
+
+A job is ``{"id", "do": "export" | "run", "case", "nir", "x", "out", "dt", "reset"}``: ``export`` builds the framework's
+own module, writes it with the framework's own exporter and runs the module; ``run`` reads a file with the framework's own
+importer and runs it. ``x`` is ``[T, B, *shape]`` float32 in a ``.npy``; ``out`` receives the output of every step.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+BETA, ALPHA, DT = 0.9, 0.8, 1e-3
+
+
+def _weights(layer: Any, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in (layer.weight, layer.bias):
+            if isinstance(parameter, torch.Tensor):
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.6 + 0.15)
+    return layer
+
+
+def _steps(module: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    """One call a step, handing on whatever state the module returns beside its output."""
+    state, record = None, []
+    for step in x:
+        out = module(step, state) if state is not None else module(step, **options)
+        out, state = (out[0], out[1]) if isinstance(out, tuple) else (out, None)
+        record.append(out)
+    return torch.stack(record)
+
+
+def _read(path: str) -> Any:
+    """Without nir's own type check, which refuses correct files with non-square or grouped kernels, where it can be."""
+    import nir
+
+    try:
+        return nir.read(path, type_check=False)
+    except TypeError:  # nir 1.0.4 cannot leave it out
+        return nir.read(path)
+
+
+class Norse:
+    """norse: states handed from step to step."""
+
+    def modules(self) -> dict[str, Any]:
+        """Its modules that have a NIR node, behind a Linear where they are neurons."""
+        import norse.torch as norse
+
+        fast, slow, low = torch.tensor(200.0), torch.tensor(100.0), torch.tensor(0.3)
+        box = norse.LIFBoxParameters(tau_mem_inv=slow, v_th=low)
+        cuba = norse.LIFParameters(tau_mem_inv=slow, tau_syn_inv=fast, v_th=low)
+        leak = norse.LIBoxParameters(tau_mem_inv=slow)
+        fire = norse.IAFParameters(v_th=torch.tensor(1.0))
+        neurons = {
+            "LIF": norse.LIFBoxCell(box, dt=DT), "CubaLIF": norse.LIFCell(cuba, dt=DT),
+            "LI": norse.LIBoxCell(leak, dt=DT), "IF": norse.IAFCell(fire, dt=DT),
+        }  # fmt: skip
+        made = {name: norse.SequentialState(_weights(nn.Linear(6, 5)), cell) for name, cell in neurons.items()}
+        conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))
+        return {
+            **made,
+            "Affine": norse.SequentialState(_weights(nn.Linear(6, 5))),
+            "Conv2d": norse.SequentialState(conv),
+        }
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        import nir
+        import norse.torch as norse
+
+        nir.write(path, norse.to_nir(module, x[0, 0], dt=DT))
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        return _steps(module, x)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        import nir
+        import norse.torch as norse
+        from norse.torch.functional import reset as resets
+
+        rule = resets.reset_subtract if reset == "subtract" else resets.reset_value
+        return norse.from_nir(_read(path), ignore_warnings=True, reset_method=rule, dt=dt)
+
+
+class Sinabs:
+    """sinabs: batch and time in one axis."""
+
+    def modules(self) -> dict[str, Any]:
+        import sinabs.layers as sl
+
+        size = {"num_timesteps": 20}
+        neurons = {
+            "IF": sl.IAFSqueeze(spike_threshold=torch.tensor(1.0), min_v_mem=None, **size),
+            "LIF": sl.LIFSqueeze(tau_mem=torch.tensor([10.0]), spike_threshold=torch.tensor([1.0]), norm_input=False, **size),
+            "LI": sl.ExpLeakSqueeze(tau_mem=torch.tensor([10.0]), norm_input=False, **size),
+        }  # fmt: skip
+        made = {name: nn.Sequential(_weights(nn.Linear(6, 5)), layer) for name, layer in neurons.items()}
+        conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))
+        line = _weights(nn.Conv1d(4, 6, 3, 2, 3, 2, groups=2))
+        return {
+            **made, "Affine": nn.Sequential(_weights(nn.Linear(6, 5))), "Conv2d": nn.Sequential(conv),
+            "Conv1d": nn.Sequential(line), "SumPool2d": nn.Sequential(sl.SumPool2d((2, 2), stride=(2, 1))),
+            "Flatten": nn.Sequential(nn.Flatten(), _weights(nn.Linear(4 * 9 * 8, 5))),
+        }  # fmt: skip
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        import nir
+        from sinabs.nir import to_nir
+
+        nir.write(path, to_nir(module, x.transpose(0, 1).flatten(0, 1)))
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        for part in module.modules():
+            if hasattr(part, "reset_states"):
+                part.reset_states()
+        out = module(x.transpose(0, 1).flatten(0, 1))
+        out = out[0] if isinstance(out, tuple) else out
+        return out.unflatten(0, (x.shape[1], x.shape[0])).transpose(0, 1)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        from sinabs.nir import from_nir
+
+        return from_nir(_read(path), num_timesteps=x.shape[0])
+
+
+class SpikingJelly:
+    """SpikingJelly: one step a call."""
+
+    def modules(self) -> dict[str, Any]:
+        from spikingjelly.activation_based import layer, neuron
+
+        neurons = {
+            "IF": neuron.IFNode(v_threshold=1.0, v_reset=0.0),
+            "LIF": neuron.LIFNode(tau=5.0, decay_input=True, v_threshold=0.3, v_reset=0.0),
+            "LIF, decay_input=False": neuron.LIFNode(tau=5.0, decay_input=False, v_threshold=1.0, v_reset=0.0),
+            "LIF, v_reset": neuron.LIFNode(tau=5.0, decay_input=False, v_threshold=1.0, v_reset=-0.5),
+            "PLIF": neuron.ParametricLIFNode(init_tau=4.0, decay_input=False, v_threshold=1.0, v_reset=0.0),
+            "CubaLIF": neuron.CUBALIFNode(c_decay=ALPHA, v_decay=BETA, v_threshold=1.0, v_reset=0.0),
+            "LIF, soft reset": neuron.LIFNode(tau=5.0, decay_input=False, v_threshold=1.0, v_reset=None),
+        }
+        made = {name: nn.Sequential(_weights(layer.Linear(6, 5)), cell) for name, cell in neurons.items()}
+        return {
+            **made, "Affine": nn.Sequential(_weights(layer.Linear(6, 5))),
+            "Linear": nn.Sequential(_weights(layer.Linear(6, 5, bias=False))),
+            "Conv2d": nn.Sequential(_weights(layer.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2)))),
+            "Conv1d": nn.Sequential(_weights(layer.Conv1d(4, 6, 3, 2, 3, 2))),
+            "AvgPool2d": nn.Sequential(layer.AvgPool2d((2, 2), (2, 1), (1, 0))),
+            "Flatten": nn.Sequential(layer.Flatten(), _weights(layer.Linear(4 * 9 * 8, 5))),
+        }  # fmt: skip
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        from spikingjelly.activation_based import functional, nir_exchange
+
+        functional.reset_net(module)
+        nir_exchange.export_to_nir(module, x[0], save_path=path, dt=1e-4)
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        from spikingjelly.activation_based import functional
+
+        functional.reset_net(module)
+        return _steps(module, x)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        from spikingjelly.activation_based import nir_exchange
+
+        return nir_exchange.import_from_nir(path, dt=dt)
+
+
+class Snntorch:
+    """snntorch with its own exporter and importer (both on nirtorch)."""
+
+    def modules(self) -> dict[str, Any]:
+        import snntorch as snn
+
+        vector, zero = torch.full((5,), BETA), {"reset_mechanism": "zero", "reset_delay": False, "init_hidden": True}
+        size = {"threshold": torch.ones(5)}
+        neurons = {
+            "LIF": snn.Leaky(vector, **size, **zero),
+            "LIF, default reset": snn.Leaky(vector, **size, init_hidden=True),
+            "LIF, scalar beta": snn.Leaky(BETA, **zero),
+            "CubaLIF": snn.Synaptic(torch.full((5,), ALPHA), vector, **size, **zero),
+            "recurrent LIF": snn.RLeaky(vector, linear_features=5, **size, **zero),
+            "recurrent CubaLIF": snn.RSynaptic(
+                torch.full((5,), ALPHA), vector, linear_features=5, **size, reset_mechanism="zero", init_hidden=True
+            ),
+        }
+        made = {name: nn.Sequential(_weights(nn.Linear(6, 5)), cell) for name, cell in neurons.items()}
+        for name in ("recurrent LIF", "recurrent CubaLIF"):
+            _weights(made[name][1].recurrent, 1)
+
+        def fresh(count: int) -> Any:
+            return snn.Leaky(torch.full((count,), BETA), threshold=torch.ones(count), **zero)
+
+        conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))
+        pool = nn.AvgPool2d((2, 2), (2, 1), (1, 0))
+        return {
+            **made, "Affine": nn.Sequential(_weights(nn.Linear(6, 5)), fresh(5)),
+            "Linear": nn.Sequential(_weights(nn.Linear(6, 5, bias=False)), fresh(5)),
+            "Conv2d": nn.Sequential(conv, nn.Flatten(), fresh(6 * 5 * 6)),
+            "AvgPool2d": nn.Sequential(pool, nn.Flatten(), _weights(nn.Linear(4 * 5 * 7, 5)), fresh(5)),
+            "Flatten": nn.Sequential(nn.Flatten(), _weights(nn.Linear(4 * 9 * 8, 5)), fresh(5)),
+        }  # fmt: skip
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        import nir
+        from snntorch.export_nir import export_to_nir
+
+        nir.write(path, export_to_nir(module, x[0], ignore_dims=[0]))
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        for part in module.modules():
+            if hasattr(part, "reset_mem"):
+                part.reset_mem()
+        return _steps(module, x)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        from snntorch.import_nir import import_from_nir
+
+        return import_from_nir(_read(path))
+
+
+class Rockpool:
+    """rockpool: batch first, all steps in one call; membranes are noisy unless told not to be."""
+
+    def modules(self) -> dict[str, Any]:
+        from rockpool.nn.combinators import Sequential
+        from rockpool.nn.modules.torch import ExpSynTorch, LIFNeuronTorch, LIFTorch, LinearTorch
+
+        def linear(**options: Any) -> Any:
+            return _weights(LinearTorch((6, 5), **options))
+
+        times = {"tau_mem": 0.01, "dt": DT, "threshold": 1.0, "noise_std": 0.0}
+        return {
+            "LIF": Sequential(linear(has_bias=False), LIFNeuronTorch(5, **times)),
+            "CubaLIF": Sequential(linear(has_bias=False), LIFTorch(5, tau_syn=0.005, **times)),
+            "LI": Sequential(linear(has_bias=False), ExpSynTorch(5, tau=0.01, dt=DT, noise_std=0.0)),
+            "Linear": Sequential(linear(has_bias=False), linear_identity(5)),
+            "Affine": Sequential(linear(has_bias=True), linear_identity(5)),
+        }
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        import nir
+        from rockpool.nn.modules.torch.nir import to_nir
+
+        nir.write(path, to_nir(module))
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        if hasattr(module, "reset_state"):
+            module.reset_state()
+        out = module(x.transpose(0, 1))
+        return (out[0] if isinstance(out, tuple) else out).transpose(0, 1)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        from rockpool.nn.modules.torch.nir import from_nir
+
+        return from_nir(_read(path))
+
+
+def linear_identity(size: int) -> Any:
+    """rockpool's Sequential takes two modules or more."""
+    from rockpool.nn.modules.torch import LinearTorch
+
+    layer = LinearTorch((size, size), has_bias=False)
+    layer.weight.data = torch.eye(size)
+    return layer
+
+
+FRAMEWORKS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "norse": (Norse, ("norse", "nirtorch", "nir", "torch")),
+    "sinabs": (Sinabs, ("sinabs", "nirtorch", "nir", "torch")),
+    "spikingjelly": (SpikingJelly, ("spikingjelly", "nirtorch", "nir", "torch")),
+    "snntorch": (Snntorch, ("snntorch", "nirtorch", "nir", "torch")),
+    "rockpool": (Rockpool, ("rockpool", "nirtorch", "nir", "torch")),
+}
+
+
+def _job(framework: Any, job: dict[str, Any]) -> dict[str, Any]:
+    torch.manual_seed(0)
+    x = torch.from_numpy(np.load(job["x"]))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            if job["do"] == "export":
+                module = framework.modules()[job["case"]]
+                out = framework.forward(module, x)
+                np.save(job["out"], out.detach().numpy())
+                framework.export(framework.modules()[job["case"]], x, job["nir"])
+            else:
+                module = framework.load(job["nir"], x, job["dt"], job["reset"])
+                out = framework.forward(module, x)
+                np.save(job["out"], out.detach().numpy())
+    except Exception as error:  # noqa: BLE001 - whatever a foreign package raises is the result
+        text = " ".join(str(error).split())
+        return {"error": f"{type(error).__name__}: {text}"[:300]}
+    return {"error": ""}
+
+
+def main() -> None:
+    """Do every job; answers by id, and the versions that ran."""
+    torch.set_num_threads(1)
+    kind, packages = FRAMEWORKS[sys.argv[1].split()[0]]
+    if sys.argv[2] == "--cases":
+        print(json.dumps({"cases": list(kind().modules())}))
+        return
+    jobs = json.loads(Path(sys.argv[2]).read_text())
+    answers = {job["id"]: _job(kind(), job) for job in jobs}
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    Path(sys.argv[3]).write_text(json.dumps({"answers": answers, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()
