@@ -2,8 +2,8 @@
 
 The encodings follow nengo-loihi's ``SynapseConfig.bits_per_axon``: a source neuron's synapses on a core are a list in
 blocks, each with a header and rounded up to a memory word; a list names every target (no index) or only the connected
-ones (with an index), whichever takes less for all sources together. A convolution's kernel is stored once a core: one
-list an input channel, for the output channels that live there.
+ones (with an index), whichever takes less for all sources together. A convolution's kernel is shared: sources with the
+same taps on the core have one list, whose targets are relative to a base.
 """
 
 from __future__ import annotations
@@ -103,11 +103,32 @@ def memory_bits(program: Program, chip: Chip, synapse: Synapse, chosen: Mask, co
 
 
 def _kernel_lists(program: Program, conv: Conv, chosen: Mask) -> Counts:
-    """Nonzero kernel weights of each input channel for the output channels that have a chosen neuron."""
-    channels = chosen.reshape(program.node(conv.target).shape).any(axis=(1, 2)).reshape(conv.groups, -1)
-    taps = np.count_nonzero(conv.weights.reshape(conv.groups, channels.shape[1], conv.weights.shape[1], -1), axis=3)
-    lists: Counts = (taps * channels[..., None]).sum(axis=1).reshape(-1).astype(np.int64)
+    """Lengths of the different synapse lists a convolution needs on a core, for the output channels that live there.
+
+    A source's list names its targets relative to a base, so sources with the same taps share one. A source at the edge
+    of the image or of the core's part has fewer taps, and with a stride the taps alternate: each such pattern of rows
+    and columns is a list of its own, as in nengo-loihi's ``conv2d_loihi_weights``.
+    """
+    here = chosen.reshape(program.node(conv.target).shape)
+    channels = here.any(axis=(1, 2)).reshape(conv.groups, -1)
+    kernel = conv.weights.reshape(conv.groups, channels.shape[1], conv.weights.shape[1], *conv.weights.shape[2:])
+    taps = ((kernel != 0) * channels[:, :, None, None, None]).sum(axis=1)
+    spans = [np.flatnonzero(here.any(axis=axes)) for axes in ((0, 2), (0, 1))]
+    sides = program.node(conv.source).shape[1:]
+    rows, columns = (_patterns(conv, axis, sides[axis], int(s[0]), int(s[-1])) for axis, s in enumerate(spans))
+    lists: Counts = np.einsum("gihw,rh,cw->girc", taps, rows, columns).reshape(-1).astype(np.int64)
     return lists[lists > 0]
+
+
+def _patterns(conv: Conv, axis: int, side: int, first: int, last: int) -> npt.NDArray[np.int64]:
+    """Different sets of kernel positions by which inputs reach the outputs ``first .. last``, 0/1 ``[patterns, k]``."""
+    size = conv.weights.shape[2 + axis]
+    stride, padding, dilation = conv.stride[axis], conv.padding[axis], conv.dilation[axis]
+    outputs = np.arange(first, last + 1)
+    reached = outputs[:, None] * stride - padding + np.arange(size) * dilation
+    inputs = np.arange(max(0, int(reached.min())), min(side - 1, int(reached.max())) + 1)
+    sets = (inputs[:, None, None] == reached).any(axis=1)
+    return np.unique(sets[sets.any(axis=1)], axis=0).astype(np.int64)
 
 
 def _list_bits(chip: Chip, lengths: Counts, width: int) -> Counts:

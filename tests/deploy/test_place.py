@@ -82,16 +82,36 @@ def test_loihi_memory_follows_nengo_loihi() -> None:
     assert core.pair("synaptic_memory_bits") == (10 * (576 + 320), 16384 * 64)
 
 
-def test_a_convolution_stores_its_kernel_once_a_core() -> None:
+def test_a_convolution_shares_its_kernel_on_a_core() -> None:
     weights = np.full((2, 1, 2, 2), 32, np.int16)
     layers = (population("conv", 2, 2, 2),)
     program = Program(Input("in", (1, 3, 3)), layers, (Conv("c", "in", "conv", weights, weight_bits=4),))
     core = place(program, TOY).cores[0]
-    # One list of 2*2*2 weights of 4+3 bit and a header: 58 bit, rounded up to 64.
-    assert core.pair("synaptic_memory_bits") == (64, 1024)
+    # Of each axis' inputs the first sees one tap, the middle both, the last the other: 9 lists of 2 channels, of
+    # 2 weights of 4+3 bit and a header of 2 (16 bit, four times), of 4 (30 bit: 32, four times), of 8 (58 bit: 64).
+    assert core.pair("synaptic_memory_bits") == (4 * 16 + 4 * 32 + 64, 1024)
     assert core.pair("input_axons") == (9, 16)
     assert core.synapses == (8 * 4,)
     assert core.pair("fan_in") == (4, 24)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "lists"),
+    [
+        (6, 3, 1, 0, 5),  # 1, 2, 3, 2 and 1 taps
+        (6, 3, 1, 1, 3),  # the inputs at the two edges have lost a tap
+        (7, 3, 2, 0, 4),  # 0 | 1 | 2 0 | 2: the first, the odd ones, the even ones, the last
+        (4, 2, 2, 0, 2),  # no overlap: each input has one of two taps
+        (5, 1, 1, 0, 1),
+    ],
+)
+def test_inputs_with_the_same_taps_share_a_list(size: int, kernel: int, stride: int, padding: int, lists: int) -> None:
+    side = (size + 2 * padding - kernel) // stride + 1
+    conv = Conv("c", "in", "conv", np.full((1, 1, kernel, 1), 32, np.int16), stride=(stride, 1), padding=(padding, 0))
+    program = Program(Input("in", (1, size, 1)), (population("conv", 1, side, 1),), (conv,))
+    bare = with_limits(load_chip("loihi1"), synaptic_memory_word_bits=64)
+    # One column: every list is at most a word of 64 bit.
+    assert place(program, bare).cores[0].pair("synaptic_memory_bits")[0] == lists * 64
 
 
 def test_a_layer_too_large_for_a_core_is_cut_evenly() -> None:
@@ -190,7 +210,9 @@ def test_too_many_cores_is_refused_with_what_would_fit() -> None:
     with pytest.raises(RuleError, match="does not fit on one Toy chip") as caught:
         place(net(6, 16, 10, 16), TOY)
     assert caught.value.got == "6 cores: layer1 2, layer2 2, layer3 2"
-    assert caught.value.next_step == "it would fit on 2 such chips (chips=2, --chips 2), or with fewer neurons in layer1"
+    assert (
+        caught.value.next_step == "it would fit on 2 such chips (chips=2, --chips 2), or with fewer neurons in layer1"
+    )
 
 
 def test_a_program_goes_on_on_the_next_chip() -> None:
