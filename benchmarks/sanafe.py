@@ -1,4 +1,4 @@
-"""The same network through SANA-FE (GPL, a process in an environment of its own) and through our profile, event for event.
+"""The same network through SANA-FE (GPL, a process of its own) and through our profile, event for event.
 
 SANA-FE gets our Program, our placement and our chip file's constants; it simulates the spikes again by itself. Inputs
 stand on a host tile of their own beside the mesh, which costs nothing: ours enter at their destination.
@@ -93,7 +93,7 @@ def compare(name: str, program: Program, spikes: npt.NDArray[np.uint8], timing: 
 
 
 def touched(program: Program, spikes: npt.NDArray[np.uint8]) -> int:
-    """Neurons SANA-FE calls updated: a membrane not zero before the step, or an event in it; until the pipeline is empty.
+    """Neurons SANA-FE calls updated: membrane not zero before the step, or an event in it; until the pipeline is empty.
 
     Ours are the neurons whose state is not zero after the step, while their layer works: a neuron that decays to zero
     in the step, or whose weights cancel, is idle to us, and so is a layer that has done all its steps.
