@@ -2,14 +2,15 @@
 
 Event order: at each step every node is computed once, in the graph's topological order; an edge that closes a cycle
 carries what its source gave at the step before. At step 0 such an edge carries what its source gives while nothing has
-spiked yet (a recurrent layer's bias acts from the first step, as in snntorch, unless the reading says otherwise). A Delay hands on zeros until its time.
-The time step is the graph's ``dt``; how equations become steps is a :class:`~deploy.reading.Reading`. All in float64.
+spiked yet (a recurrent layer's bias acts from the first step, as in snntorch, unless the reading says otherwise). A
+Delay hands on zeros until its time. The time step is the graph's ``dt``; how equations become steps is a
+:class:`~deploy.reading.Reading`. All in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from deploy.float_nodes import apply
 from deploy.reading import Reading, reading
 
 Float = npt.NDArray[np.float64]
+Watch = Callable[[nir.Node, Float], None]
 MAX_ELEMENTS: Final = 2**28
 """Largest record, in numbers: 2 GB of float64."""
 
@@ -86,6 +88,7 @@ def run(
     how: Reading | str = "euler",
     dt: float | None = None,
     reset: str | None = None,
+    watch: Watch | None = None,
 ) -> FloatTrace:
     """Run a graph in floats.
 
@@ -96,6 +99,7 @@ def run(
         steps: For the second form; default: what the file says.
         how: A :class:`Reading`, or the name of one (:data:`deploy.reading.READINGS`).
         dt, reset: Where a file does not say.
+        watch: Called at each step with every node that is no Input and what arrives at it, float64 ``[B, *shape]``.
 
     Raises:
         GraphError: the file cannot be read, a loop has no neuron in it, or a delay is no whole number of steps.
@@ -104,7 +108,7 @@ def run(
     """
     graph = source if isinstance(source, nir.Graph) else nir.read(source, dt=dt, reset=reset)
     entering = _entering(graph, spikes, steps)
-    network = _Network(graph, reading(how), next(iter(entering.values())).shape[1])
+    network = _Network(graph, reading(how), next(iter(entering.values())).shape[1], watch)
     count = next(iter(entering.values())).shape[0]
     network.reserve(count)
     for step in range(count):
@@ -115,8 +119,8 @@ def run(
 class _Network:
     """Every node ready to be stepped, and what has been recorded."""
 
-    def __init__(self, graph: nir.Graph, how: Reading, samples: int) -> None:
-        self._graph, self._how, self._samples = graph, how, samples
+    def __init__(self, graph: nir.Graph, how: Reading, samples: int, watch: Watch | None) -> None:
+        self._graph, self._how, self._samples, self._watch = graph, how, samples, watch
         self._cells: dict[str, Cells] = {}
         self._delays: dict[str, _Line] = {}
         for node in graph.nodes:
@@ -183,6 +187,8 @@ class _Network:
             for source in self._graph.sources(node.name)
         ]
         x: Float = sum(parts[1:], start=parts[0])
+        if self._watch is not None:
+            self._watch(node, x)
         if node.name in self._cells:
             return self._cells[node.name].step(x)
         return self._delays[node.name].through(x) if node.name in self._delays else apply(node, x)

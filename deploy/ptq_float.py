@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from deploy import float_model
 from deploy import graph as nir
 from deploy.errors import GraphError
 from deploy.folding import factor
@@ -23,6 +24,7 @@ from deploy.lower_synapses import bias, ways
 
 Spikes = npt.NDArray[np.uint8]
 CHUNK: Final = 64  # samples at once: an unfolded 5 x 5 convolution of 32 channels then takes some 100 MB
+RECORD: Final = 2**25  # numbers of a batch's record
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,11 +189,31 @@ def run(graph: nir.Graph, populations: tuple[Layer, ...], spikes: npt.NDArray[An
         spikes: Integers ``[T, B, *input shape]``.
         unit: Float value of one unit of the input.
     """
-    chunks = [
-        _Run(graph, populations, spikes[:, start : start + CHUNK] * unit).all_steps()
-        for start in range(0, spikes.shape[1], CHUNK)
-    ]
-    return _joined(chunks, [spikes[:, start : start + CHUNK].shape[1] for start in range(0, spikes.shape[1], CHUNK)])
+    size = sum(int(np.prod(layer.cell.shape)) for layer in populations)
+    together = max(1, min(CHUNK, RECORD // (3 * size * len(spikes))))
+    parts = [spikes[:, start : start + together] for start in range(0, spikes.shape[1], together)]
+    return _joined([_seen(graph, populations, part * unit) for part in parts], [part.shape[1] for part in parts])
+
+
+def _seen(graph: nir.Graph, populations: tuple[Layer, ...], inputs: FloatArray) -> Seen:
+    """One batch."""
+    sums: dict[str, tuple[FloatArray, FloatArray]] = {}
+
+    def note(node: nir.Node, x: FloatArray) -> None:
+        if isinstance(node, (nir.Affine, nir.Conv2d)):
+            axes = (0,) if x.ndim == 2 else (0, 2, 3)
+            total, squares = sums.get(node.name, (np.zeros(x.shape[1]), np.zeros(x.shape[1])))
+            sums[node.name] = (total + x.mean(axes), squares + (x * x).mean(axes))
+
+    trace = float_model.run(graph, inputs, watch=note)
+    steps = len(inputs)
+    return Seen(
+        {name: trace.outputs[name].astype(np.uint8) for name in trace.spiking},
+        {layer.name: trace.v[layer.name][-1] for layer in populations if layer.name not in trace.spiking},
+        {name: total / steps for name, (total, _) in sums.items()},
+        {name: squares / steps for name, (_, squares) in sums.items()},
+        {layer.name: float((trace.charged[layer.name] * _threshold(layer.cell)[1]).max()) for layer in populations},
+    )
 
 
 def _joined(parts: list[Seen], sizes: list[int]) -> Seen:
@@ -208,117 +230,6 @@ def _joined(parts: list[Seen], sizes: list[int]) -> Seen:
         averaged("square"),
         {name: max(part.highest[name] for part in parts) for name in first.highest},
     )
-
-
-class _Run:
-    """One batch through the graph, step by step."""
-
-    def __init__(self, graph: nir.Graph, populations: tuple[Layer, ...], inputs: FloatArray) -> None:
-        self.graph, self.inputs = graph, inputs
-        self.layers = {layer.name: layer for layer in populations}
-        self.pooled = {b.node.name: b for layer in populations for b in layer.blocks}
-        batch = inputs.shape[1]
-        self.values = {node.name: np.zeros((batch, *graph.output_shape(node.name))) for node in graph.nodes}
-        self.current = {name: np.zeros((batch, *layer.cell.shape)) for name, layer in self.layers.items()}
-        self.membrane = {name: np.zeros_like(state) for name, state in self.current.items()}
-        self.spikes: dict[str, list[Spikes]] = {
-            n: [] for n, layer in self.layers.items() if layer.threshold is not None
-        }
-        self.highest = dict.fromkeys(self.layers, -np.inf)
-        self.sums: dict[str, tuple[FloatArray, FloatArray]] = {}
-        self.waiting: dict[str, list[FloatArray]] = {}
-
-    def all_steps(self) -> Seen:
-        for frame in self.inputs:
-            self._step(frame)
-        steps = len(self.inputs)
-        return Seen(
-            {name: np.stack(spikes) for name, spikes in self.spikes.items()},
-            {name: self.membrane[name] for name in self.layers if name not in self.spikes},
-            {name: total / steps for name, (total, _) in self.sums.items()},
-            {name: total / steps for name, (_, total) in self.sums.items()},
-            self.highest,
-        )
-
-    def _step(self, frame: FloatArray) -> None:
-        before = self.values
-        self.values = {}
-        for node in self.graph.nodes:
-            if isinstance(node, nir.Input):
-                self.values[node.name] = frame
-                continue
-            sources = self.graph.sources(node.name)
-            late = [(source, node.name) in self.graph.recurrent for source in sources]
-            given = [before[s] if old else self.values[s] for s, old in zip(sources, late, strict=True)]
-            arriving = np.zeros((frame.shape[0], *self.graph.input_shape(node.name))) + sum(
-                x.reshape(frame.shape[0], *self.graph.input_shape(node.name)) for x in given
-            )
-            self.values[node.name] = self._out(node, arriving)
-
-    def _out(self, node: nir.Node, x: FloatArray) -> FloatArray:
-        if isinstance(node, nir.Neuron):
-            return self._fire(self.layers[node.name], x)
-        if isinstance(node, (nir.Affine, nir.Conv2d)):
-            self._note(node.name, x)
-            return apply(node, node.weight, x)
-        if isinstance(node, nir.Pool2d):
-            return _pool(node, x, self.graph.output_shape(node.name))
-        if isinstance(node, nir.Delay):
-            return self._late(node, x)
-        return x.reshape(x.shape[0], *self.graph.output_shape(node.name))  # Flatten, Output
-
-    def _fire(self, layer: Layer, x: FloatArray) -> FloatArray:
-        name = layer.name
-        x = x * layer.cell.gain * _threshold(layer.cell)[1]
-        if layer.alpha is not None:
-            self.current[name] = x = layer.alpha * self.current[name] + x
-        v = layer.beta * self.membrane[name] + x + layer.bias
-        self.highest[name] = max(self.highest[name], float(v.max()))
-        self.membrane[name] = v
-        if layer.threshold is None:
-            return v
-        fired = v > layer.threshold
-        self.membrane[name] = v - fired * (layer.threshold if self.graph.reset == "subtract" else v)
-        self.spikes[name].append(fired.astype(np.uint8))
-        return fired.astype(np.float64)
-
-    def _note(self, name: str, x: FloatArray) -> None:
-        axes = (0,) if x.ndim == 2 else (0, 2, 3)
-        old = self.sums.get(name, (np.zeros(x.shape[1]), np.zeros(x.shape[1])))
-        self.sums[name] = (old[0] + x.mean(axes), old[1] + (x * x).mean(axes))
-
-    def _late(self, node: nir.Delay, x: FloatArray) -> FloatArray:
-        assert self.graph.dt is not None, "a graph with a Delay has a time step"
-        steps = round(float(np.max(node.delay)) / self.graph.dt)
-        queue = self.waiting.setdefault(node.name, [np.zeros_like(x)] * steps)
-        queue.append(x)
-        return queue.pop(0)
-
-
-def apply(node: nir.Affine | nir.Conv2d, weights: FloatArray, x: FloatArray) -> FloatArray:
-    """Sums ``[B, *out]`` of ``x [B, *in]``, without bias."""
-    if isinstance(node, nir.Affine):
-        dense: FloatArray = x.reshape(len(x), -1) @ weights.T
-        return dense
-    (ph, pw), (sh, sw), (dh, dw) = node.padding, node.stride, node.dilation
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    kh, kw = weights.shape[2:]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
-    windows = windows[:, :, ::sh, ::sw, ::dh, ::dw]  # [B, in, H, W, kh, kw]
-    inputs = np.split(windows, node.groups, axis=1)
-    parts = [
-        np.tensordot(w, v, ((1, 2, 3), (1, 4, 5))) for w, v in zip(np.split(weights, node.groups), inputs, strict=True)
-    ]
-    sums: FloatArray = np.concatenate(parts).transpose(1, 0, 2, 3)
-    return sums
-
-
-def _pool(node: nir.Pool2d, x: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    (ph, pw), (sh, sw) = node.padding, node.stride
-    padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, node.kernel_size, axis=(2, 3))[:, :, ::sh, ::sw]
-    pooled: FloatArray = windows.sum((-2, -1))[:, :, : shape[1], : shape[2]] * factor(node)
-    return pooled
 
 
 def check_finite(seen: Seen) -> None:
