@@ -3,7 +3,7 @@
 For each data set and seed one float teacher, assistant and student; then the student on the chip's integers: widths
 {8, 4, 3} x {no fine-tuning, CE, SAT, SAT + CE}, and under a synop budget. Every cell is one small JSON file in
 ``benchmarks/results/finetune/``; a cell that is there is not computed again, so an interrupted grid goes on. Trained
-float networks stay in ``--work``. ``--rows`` only makes ``benchmarks/results/finetune.json`` from the cells.
+float networks stay in ``--work``. ``python -m benchmarks.pareto`` makes rows, tables and the plot from the cells.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import base64
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.finetune_sets import DISTIL, METHODS, SEEDS, SETS, WIDTHS, Setup
+from benchmarks.finetune_sets import (
+    BUDGET_LR,
+    BUDGET_METHOD,
+    BUDGETS,
+    DISTIL,
+    METHODS,
+    SEEDS,
+    SETS,
+    WIDTHS,
+    Setup,
+)
 from benchmarks.rows import RESULTS, versions
 from deploy import simulator
 from deploy.files import read_json, write_json
@@ -28,6 +38,7 @@ from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import profile
 from neurokd import checkpoint
+from neurokd.budget import Budget, under_budget
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
@@ -41,6 +52,7 @@ from neurokd.satcache import SatCache
 CELLS = RESULTS / "finetune"
 ENERGY_CHIP = "loihi1"  # Loihi 2's energies are not published
 PROFILED = 1000  # test images, evenly spread
+PARTS = ("grid", "budgets")
 ROLES = ("teacher", "assistant", "student")
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
 Cell = dict[str, Any]
@@ -53,12 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-root", type=Path, action="append", help="folder with the data files (repeatable)")
     parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="where float networks stay")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    for name in options.sets:
-        for seed in options.seeds:
-            Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells).run()
+    for part in options.parts:
+        for name in options.sets:
+            for seed in options.seeds:
+                bench = Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells)
+                {"grid": bench.run, "budgets": bench.budgets}[part]()
     return 0
 
 
@@ -97,6 +112,12 @@ class Bench:
         for bits in WIDTHS:
             for method in METHODS:
                 self._cell(f"b{bits}-{method}", lambda b=bits, m=method: self._chip_cell(b, m))  # type: ignore[misc]
+
+    def budgets(self) -> None:
+        """Every cell under a budget."""
+        for bits, share in BUDGETS:
+            cell = f"b{bits}-synops{round(100 * share)}"
+            self._cell(cell, lambda b=bits, s=share: self._budget_cell(b, s))  # type: ignore[misc]
 
     def _cell(self, cell: str, work: Any) -> None:
         path = cell_path(self.name, self.seed, cell, self.cells)
@@ -162,6 +183,19 @@ class Bench:
         network = self.quantized(bits, method)
         facts = {"bits": bits, "method": method, "loss": METHODS[method]}
         return {**facts, **self._scores(network), **costs(network, self.data, self.encoding)}
+
+    def _budget_cell(self, bits: int, share: float) -> Cell:
+        """The best student found under a share of the synops that the student takes at this width."""
+        stage = replace(self.setup.tune(BUDGET_METHOD, bits), lr=BUDGET_LR)
+        found = under_budget(
+            self.network("student"), self.data, self.encoding, stage, Budget("synops", share),
+            grids={"weight_bits": bits}, teacher_sats=self.sats, seed=self.seed,
+        )  # fmt: skip
+        facts = {"bits": bits, "method": BUDGET_METHOD, "loss": METHODS[BUDGET_METHOD], "share": share}
+        tried = {"start": found.start, "won": found.how, "tried": [asdict(one) for one in found.tried]}
+        spec = {"spec": found.network.spec_text, "parameters": found.network.spec.parameters()}
+        scores = self._scores(found.network)
+        return {**facts, **tried, **spec, **scores, **costs(found.network, self.data, self.encoding)}
 
     def quantized(self, bits: int, method: str) -> QuantizedNetwork:
         """The student on ``bits``-bit weights, fine-tuned by ``method``."""

@@ -20,6 +20,10 @@ METHODS: Final = {
 }
 WIDTHS: Final = (8, 4, 3)
 SEEDS: Final = (0, 1, 2)
+#: (bits, share of the unpruned student's synops at that width) of the budget cells.
+BUDGETS: Final = ((8, 0.5), (4, 0.25))
+BUDGET_METHOD: Final = "sat-ce"
+BUDGET_LR: Final = 1e-3
 DISTIL: Final = "sat-ce"
 
 
