@@ -113,28 +113,37 @@ def run(
 def verify(
     source: Source,
     spikes: SpikesFile = None,
-    against: Annotated[str, typer.Option(help="Comma-separated: reference, simulator, lava.")] = (
+    against: Annotated[str, typer.Option(help="Comma-separated: reference, simulator, lava, netx.")] = (
         "reference,simulator,lava"
     ),
     samples: Annotated[int, typer.Option(min=1, help="Samples to compare.")] = 32,
     chip: ChipName = "loihi2",
     steps: Steps = None,
+    float_file: Annotated[Path | None, typer.Option("--float", help="The float .nir that SOURCE came from.")] = None,
+    reading: Annotated[str, typer.Option(help="Of the float file: euler, exact, or the tool that wrote it.")] = "euler",
+    dt: Annotated[float | None, typer.Option(help="Time step in seconds, where the float file does not say.")] = None,
+    reset: Annotated[str | None, typer.Option(help="zero, value, subtract, late-zero or late-subtract.")] = None,
+    input_unit: Annotated[float, typer.Option(help="Float value of one unit of the input.")] = 1.0,
+    other_dt: Annotated[float | None, typer.Option(help="Also show the float file at this time step.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw where executions part, as PNG.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove that every execution gives the same spikes; name the first layer, step and neuron where one does not."""
-    from deploy.runfolder import STUDENT_SPIKES, load_layers, program_of, samples_of
-    from deploy.verify import verify as compare
+    """Prove that every execution gives the same spikes; name the first layer, step and neuron where one does not.
 
-    program = program_of(source, chip)
-    given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
-    recorded = source / STUDENT_SPIKES
-    trained = load_layers(recorded) if source.is_dir() and recorded.is_file() and spikes is None else None
-    if trained is not None:
-        trained = {name: array[:, :samples] for name, array in trained.items()}
+    A float file is quantized first, and what quantization, reset rule and time step change is shown one by one.
+    """
+    from deploy.verify_file import verify_file
+
     names = [name.strip() for name in against.split(",") if name.strip()]
-    result = compare(program, given.spikes, against=names, trained=trained, steps=given.steps)
+    result = verify_file(
+        source, spikes, against=names, samples=samples, steps=steps, chip=chip, float_file=float_file, how=reading,
+        dt=dt, reset=reset, input_unit=input_unit, other_dt=other_dt,
+    )  # fmt: skip
     _print(result.to_json(), as_json, lambda: str(result))
-    result.raise_if_different()
+    if picture is not None:
+        drawn = result.picture(picture)
+        Console(stderr=True).print(f"wrote {picture}: {drawn}", markup=False, highlight=False, soft_wrap=True)
+    result.chain.raise_if_different()
 
 
 @app.command("map")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,7 +161,21 @@ def _by_lava(program: Program, spikes: npt.NDArray[Any], steps: int) -> Trace:
     return run_lava(program, spikes, steps=steps, record="all", record_state="all")
 
 
-RUNNERS: Final[dict[str, Runner]] = {"reference": _by_reference, "simulator": _by_simulator, "lava": _by_lava}
+def _by_netx(program: Program, spikes: npt.NDArray[Any], steps: int) -> Trace:
+    """lava-dl's ``netx.hdf5.Network`` on the file that :mod:`deploy.loihi.netx` writes."""
+    try:
+        module: Any = import_module("deploy.loihi.netx")
+    except ModuleNotFoundError as error:
+        raise VerifyError(
+            "this version does not run netx files", got=error, allowed="reference, simulator, lava"
+        ) from error
+    trace: Trace = module.run(program, spikes, steps=steps)
+    return trace
+
+
+RUNNERS: Final[dict[str, Runner]] = {
+    "reference": _by_reference, "simulator": _by_simulator, "lava": _by_lava, "netx": _by_netx,
+}  # fmt: skip
 
 
 def verify(
@@ -179,7 +194,7 @@ def verify(
     Args:
         source: A program, or what :func:`deploy.lower.lower` takes.
         spikes: Input integers ``[T, B, *shape]`` or ``[B, *shape]``.
-        against: Executions to compare: ``reference``, ``simulator``, ``lava``.
+        against: Executions to compare: ``reference``, ``simulator``, ``lava``, ``netx``.
         trained: Spikes of the quantized student on the first samples, ``{layer: [T, B, *shape]}`` (v, in the chip's
             integers, of a readout): the base. Without them the reference is the base.
         recorded: Further executions by name, of the same form.
@@ -198,23 +213,22 @@ def verify(
     given = stimulus(program, spikes, steps)
     if trained is None:
         base = _run("reference", program, given, samples)
-        base_name, base_spikes = "reference", _observed(program, base)
+        base_name, base_spikes = "reference", observed(program, base)
         names = [name for name in names if name != "reference"]
     else:
-        base_name, base_spikes = TRAINED, _matching(trained, program, given)
+        base_name, base_spikes = TRAINED, matching(trained, program, given)
     comparisons = [
-        compare(program, base_spikes, name, _matching(other, program, given))
-        for name, other in (recorded or {}).items()
+        compare(program, base_spikes, name, matching(other, program, given)) for name, other in (recorded or {}).items()
     ]
     if not names and not comparisons:
         raise VerifyError("nothing is compared", got=list(against), allowed=f"an execution beside the {base_name}")
     for name in names:
         trace = _run(name, program, given, samples)
-        comparisons.append(compare(program, base_spikes, name, _observed(program, trace), trace))
-    return Verification(program.digest, base_name, tuple(_explained(c, program, given) for c in comparisons))
+        comparisons.append(compare(program, base_spikes, name, observed(program, trace), trace))
+    return Verification(program.digest, base_name, tuple(explained(c, program, given) for c in comparisons))
 
 
-def _explained(comparison: Comparison, program: Program, given: Stimulus) -> Comparison:
+def explained(comparison: Comparison, program: Program, given: Stimulus) -> Comparison:
     """The comparison with the reference's membrane at the first difference, found by interpreting that one sample."""
     first = comparison.first
     if first is None:
@@ -232,12 +246,17 @@ def _run(name: str, program: Program, given: Stimulus, samples: Mapping[str, int
     return RUNNERS[name](program, values[0] if part.constant else values, part.steps)
 
 
-def _observed(program: Program, trace: Trace) -> Spikes:
+def observed(program: Program, trace: Trace) -> Spikes:
     """What is compared of each population: its spikes, or v where it does not spike."""
     return {p.name: trace.spikes[p.name] if p.spiking else trace.v[p.name] for p in program.populations}
 
 
-def _matching(other: Spikes, program: Program, given: Stimulus) -> Spikes:
+def matching(other: Spikes, program: Program, given: Stimulus) -> Spikes:
+    """Recorded spikes as they are, checked against the program's layers and shapes.
+
+    Raises:
+        VerifyError: other layers or shapes.
+    """
     layers = [p.name for p in program.populations]
     if sorted(other) != sorted(layers):
         raise VerifyError("the recorded layers are not the program's", got=sorted(other), allowed=sorted(layers))

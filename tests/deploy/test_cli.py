@@ -158,7 +158,7 @@ def test_run_on_lava_reports_no_counters(
 def test_verify_compares_with_the_trained_student(deploy: Cli, as_json: Callable[..., Any], folder: Path) -> None:
     result = as_json("verify", folder, "--against", "reference,simulator", "--samples", "5")
     assert (result["equal"], result["base"]) == (True, "trained student")
-    assert [c["name"] for c in result["comparisons"]] == ["reference", "simulator"]
+    assert [c["name"] for c in result["comparisons"]] == ["re-read file", "reference", "simulator"]
     assert {c["samples"] for c in result["comparisons"]} == {5}
     text = deploy("verify", folder, "--against", "reference, simulator")
     assert "simulator: 8 samples x 6 steps" in text.out
