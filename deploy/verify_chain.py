@@ -227,6 +227,8 @@ def chain(
     names = list(dict.fromkeys(against))
     if unknown := [name for name in names if name not in RUNNERS]:
         raise VerifyError("no such execution", got=", ".join(unknown), allowed=", ".join(RUNNERS))
+    if not names:
+        raise VerifyError("nothing is compared", got="no execution", allowed=", ".join(RUNNERS))
     if trained is None and "reference" not in names:
         names.insert(0, "reference")  # it defines the semantics: the base of every comparison
     graph = nir.read(source) if isinstance(source, (str, Path)) else source

@@ -121,8 +121,8 @@ def test_floats_on_the_grid_are_nearly_the_integers(quantized: nir.Graph) -> Non
 def test_what_does_not_fit_is_refused(quantized: nir.Graph) -> None:
     with pytest.raises(VerifyError, match="no such execution"):
         chain(quantized, events(), against=("loihi3",))
+    other = nir.Graph((nir.Input("in", (8,)), lif("one", 8, 4), nir.Output("out", (8,))), _line(), DT, "zero")
     with pytest.raises(VerifyError, match="populations are not the program's"):
-        other = nir.Graph((nir.Input("in", (8,)), lif("one", 8, 4), nir.Output("out", (8,))), _line(), DT, "zero")
         chain(quantized, events(), against=("simulator",), float_source=other)
     program = lower(quantized)
     with pytest.raises(VerifyError, match="nothing is compared"):
