@@ -15,7 +15,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from benchmarks.rows import write as write_rows
 from deploy import graph as nir
 from deploy.errors import NeurokdError
 from deploy.float_model import FloatTrace, run
+from deploy.reading import READINGS, Reading
 
 WORKER: Final = Path(__file__).with_name("interop_worker.py")
 ENVIRONMENTS: Final = {
@@ -43,7 +44,7 @@ TOLERANCE: Final = 1e-5
 class Way:
     """How a tool's own files are read: the reading, and what they do not say."""
 
-    how: str
+    how: Reading | str
     dt: float | None = None
     reset: str | None = None
 
@@ -52,7 +53,7 @@ FROM: Final[Mapping[str, Mapping[str, Way]]] = {
     "snntorch": {"": Way("snntorch", None, "zero"), "LIF, default reset": Way("snntorch", None, "late-subtract"),
                  "recurrent CubaLIF": Way("snntorch", None, "late-zero")},
     "norse": {"": Way("norse", 1e-6, "zero"), "IF": Way("norse", None, "zero")},
-    "sinabs": {"": Way("sinabs", 1.0, "subtract")},
+    "sinabs": {"": Way(replace(READINGS["sinabs"], floor=False), 1.0, "subtract")},
     "spikingjelly": {"": Way("spikingjelly", None, "zero"), "LIF": Way("spikingjelly", 1e-4, "zero"),
                      "LIF, v_reset": Way("spikingjelly", None, "value")},
     "rockpool": {"": Way("rockpool", 1e-3, "subtract")},
@@ -184,7 +185,7 @@ def _refused(job: Job) -> str:
     return "reads and runs it"
 
 
-def _ours(job: Job, how: str) -> FloatTrace:
+def _ours(job: Job, how: Reading | str) -> FloatTrace:
     graph = nir.read(job.nir, dt=job.way.dt, reset=None if job.direction == "to" else job.way.reset)
     return run(graph, np.load(job.x), how=how)
 

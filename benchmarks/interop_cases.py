@@ -45,7 +45,8 @@ def _neuron(kind: str, **changes: Any) -> nir.Neuron:
         "I": {"r": ones / DT},
     }
     kinds: dict[str, Any] = {k.__name__: k for k in (nir.LIF, nir.CubaLIF, nir.IF, nir.LI, nir.CubaLI, nir.I)}
-    return kinds[kind]("neurons", **{**fields[kind], **changes})
+    made: nir.Neuron = kinds[kind]("neurons", **{**fields[kind], **changes})
+    return made
 
 
 def _chain(
@@ -63,7 +64,6 @@ def graphs() -> dict[str, nir.Graph]:
     """One small graph for each node, and for each thing a node can say that others may lose."""
     dense, back = nir.Affine("dense", _normal(5, 6), _normal(5)), nir.Affine("back", _normal(5, 5) * 0.5)
     leaky = {"v_leak": np.full(5, 0.3)}
-    conv = nir.Conv2d("conv", _normal(6, 2, 3, 2), _normal(6), (2, 1), (1, 0), (1, 2), 2)
     conv = nir.Conv2d("conv", _normal(6, 2, 3, 2), _normal(6), (2, 1), (1, 0), (1, 2), 2)
     square = nir.Conv2d("conv", _normal(6, 4, 3, 3), _normal(6), (1, 1), (1, 1))
     loop = (("neurons", "back"), ("back", "neurons"))
@@ -115,22 +115,36 @@ class Published:
     writer: str = ""
 
 
-_BRAILLE = {"dt": 1e-4, "shape": (12,)}
+def _braille(repo: str, path: str, reset: str, *frameworks: str) -> Published:
+    """A recurrent network for reading Braille letters, trained in snntorch."""
+    return Published(repo, path, frameworks, 1e-4, reset, (12,), writer="snntorch")
+
+
+def _cnn(repo: str, path: str, *frameworks: str) -> Published:
+    """A convolutional network for N-MNIST, converted and written by sinabs."""
+    return Published(repo, path, frameworks, 1.0, "subtract", (2, 34, 34), 20, "sinabs")
+
+
+def _neuron_file(repo: str, path: str, writer: str, reset: str, *frameworks: str) -> Published:
+    """One or two LIF neurons."""
+    return Published(repo, path, frameworks, 1e-4, reset, (1,), 1000, writer)
+
+
+_NIR, _LIF, _RNN = "neuromorphs/NIR", "paper/01_lif/", "paper/03_rnn/"
 PUBLISHED: Final = (
-    Published("neuromorphs/NIR", "paper/01_lif/lif_norse.nir", ("norse",), 1e-4, "zero", (1,), 1000, "norse"),
-    Published("neuromorphs/NIR", "paper/01_lif/lif_rockpool.nir", ("rockpool", "norse"), 1e-4, "subtract", (1,), 1000, "rockpool"),
-    Published(
-        "neuromorphs/NIR", "paper/01_lif/debug_spike_representation/two_lif_neurons.nir", ("norse", "spikingjelly"),
-        1e-4, "zero", (1,), 1000, "nir, by hand",
+    _neuron_file(_NIR, f"{_LIF}lif_norse.nir", "norse", "zero", "norse"),
+    _neuron_file(_NIR, f"{_LIF}lif_rockpool.nir", "rockpool", "subtract", "rockpool", "norse"),
+    _neuron_file(
+        _NIR, f"{_LIF}debug_spike_representation/two_lif_neurons.nir", "nir, by hand", "zero", "norse", "spikingjelly"
     ),
-    Published("neuromorphs/NIR", "paper/02_cnn/cnn_sinabs.nir", ("sinabs", "norse", "snntorch"), 1.0, "subtract", (2, 34, 34), 20, "sinabs"),
-    Published("neuromorphs/NIR", "paper/03_rnn/braille_noDelay_bias_zero.nir", ("snntorch", "norse", "spikingjelly"), reset="zero", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-    Published("neuromorphs/NIR", "paper/03_rnn/braille_noDelay_noBias_subtract.nir", ("snntorch", "norse"), reset="subtract", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-    Published("neuromorphs/NIR", "paper/03_rnn/extras/braille_noDelay_bias_zero_subgraph.nir", ("snntorch",), reset="zero", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-    Published("neuromorphs/NIR", "paper/03_rnn/extras/braille_noDelay_noBias_subtract_subgraph.nir", ("snntorch",), reset="subtract", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-    Published("synsense/sinabs", "docs/tutorials/scnn_mnist.nir", ("sinabs",), 1.0, "subtract", (2, 34, 34), 20, "sinabs"),
-    Published("neuromorphs/NIRTorch", "tests/braille.nir", ("snntorch", "norse"), reset="zero", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-    Published("neuromorphs/NIRTorch", "tests/lif_norse.nir", ("norse",), 1e-4, "zero", (1,), 1000, "norse"),
-    Published("norse/norse", "norse/torch/utils/test/braille.nir", ("norse", "snntorch"), reset="zero", writer="snntorch", **_BRAILLE),  # type: ignore[arg-type]
-)  # fmt: skip
-"""Every ``.nir`` file at the head of the repositories of the NIR paper, sinabs, nirtorch and norse; SpikingJelly's has none."""
+    _cnn(_NIR, "paper/02_cnn/cnn_sinabs.nir", "sinabs", "norse", "snntorch"),
+    _braille(_NIR, f"{_RNN}braille_noDelay_bias_zero.nir", "zero", "snntorch", "norse", "spikingjelly"),
+    _braille(_NIR, f"{_RNN}braille_noDelay_noBias_subtract.nir", "subtract", "snntorch", "norse"),
+    _braille(_NIR, f"{_RNN}extras/braille_noDelay_bias_zero_subgraph.nir", "zero", "snntorch"),
+    _braille(_NIR, f"{_RNN}extras/braille_noDelay_noBias_subtract_subgraph.nir", "subtract", "snntorch"),
+    _cnn("synsense/sinabs", "docs/tutorials/scnn_mnist.nir", "sinabs"),
+    _braille("neuromorphs/NIRTorch", "tests/braille.nir", "zero", "snntorch", "norse", "spikingjelly"),
+    _neuron_file("neuromorphs/NIRTorch", "tests/lif_norse.nir", "norse", "zero", "norse"),
+    _braille("norse/norse", "norse/torch/utils/test/braille.nir", "zero", "norse", "snntorch"),
+)
+"""Every ``.nir`` file at the head of the repositories of the NIR paper, sinabs, nirtorch and norse (SpikingJelly: none)."""

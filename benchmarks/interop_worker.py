@@ -1,10 +1,10 @@
-"""Run one framework, in its own environment, on NIR files: write them, read them, run them. No package of this repository.
+"""Run one framework, in its own environment, on NIR files: write, read, run. Imports nothing of this repository.
 
     PYTHON benchmarks/interop_worker.py FRAMEWORK jobs.json answers.json
 
 A job is ``{"id", "do": "export" | "run", "case", "nir", "x", "out", "dt", "reset"}``: ``export`` builds the framework's
-own module, writes it with the framework's own exporter and runs the module; ``run`` reads a file with the framework's own
-importer and runs it. ``x`` is ``[T, B, *shape]`` float32 in a ``.npy``; ``out`` receives the output of every step.
+own module, writes it with the framework's own exporter and runs the module; ``run`` reads a file with the framework's
+own importer and runs it. ``x`` is ``[T, B, *shape]`` float32 in a ``.npy``; ``out`` receives every step's output.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class Norse:
         return _steps(module, x)
 
     def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
-        import nir
         import norse.torch as norse
         from norse.torch.functional import reset as resets
 
@@ -100,11 +99,11 @@ class Sinabs:
     def modules(self) -> dict[str, Any]:
         import sinabs.layers as sl
 
-        size = {"num_timesteps": 20}
+        size, tau = {"num_timesteps": 20}, torch.tensor([10.0])
         neurons = {
             "IF": sl.IAFSqueeze(spike_threshold=torch.tensor(1.0), min_v_mem=None, **size),
-            "LIF": sl.LIFSqueeze(tau_mem=torch.tensor([10.0]), spike_threshold=torch.tensor([1.0]), norm_input=False, **size),
-            "LI": sl.ExpLeakSqueeze(tau_mem=torch.tensor([10.0]), norm_input=False, **size),
+            "LIF": sl.LIFSqueeze(tau_mem=tau, spike_threshold=torch.tensor([1.0]), norm_input=False, **size),
+            "LI": sl.ExpLeakSqueeze(tau_mem=tau, norm_input=False, **size),
         }  # fmt: skip
         made = {name: nn.Sequential(_weights(nn.Linear(6, 5)), layer) for name, layer in neurons.items()}
         conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from deploy.errors import GraphError
 from deploy.graph import block
-from deploy.graph.convention import settle_dt, settle_reset, stretch_outputs
+from deploy.graph.convention import narrow_inputs, settle_dt, settle_reset, stretch_outputs
 from deploy.graph.discrete import check_rates
 from deploy.graph.finding import Finding
 from deploy.graph.graph import Graph, arrange, check_wiring
@@ -109,6 +109,8 @@ def _wired(
     edges = [edge for edge in flat.edges if edge[0] in flat.nodes and edge[1] in flat.nodes]
     if not broken:
         _add_inputs(nodes, edges, analysis)
+    nodes, notes = narrow_inputs(nodes, edges)
+    analysis.notes += notes
     shapes = _shapes(nodes, edges, [])
     nodes, notes = stretch_outputs(nodes, {name: found.input for name, found in _arriving(edges, shapes).items()})
     analysis.notes += notes

@@ -25,7 +25,7 @@ from deploy.errors import GraphError
 from deploy.graph.coerce import FloatArray
 from deploy.graph.finding import Finding
 from deploy.graph.neurons import IF, LI, LIF, SPIKING, CubaLI, CubaLIF, Delay, I
-from deploy.graph.nodes import Node, Output
+from deploy.graph.nodes import Affine, Input, Node, Output
 from deploy.graph.quantization import Reset
 
 COMMON_DT = 1e-4
@@ -229,5 +229,21 @@ def stretch_outputs(nodes: Sequence[Node], arriving: dict[str, tuple[int, ...]])
             if node.shape == (1,) * extra + shape:
                 notes.append(Finding("note", node.name, "leading axes of 1 left out (batch and time)", f"{node.shape}"))
                 node = Output(node.name, shape, metadata=node.metadata)
+        result.append(node)
+    return result, notes
+
+
+def narrow_inputs(nodes: Sequence[Node], edges: Sequence[tuple[str, str]]) -> tuple[list[Node], list[Finding]]:
+    """Input nodes with leading axes of 1 (batch, as rockpool writes) before weight matrices only, without them."""
+    by_name = {node.name: node for node in nodes}
+    result: list[Node] = []
+    notes: list[Finding] = []
+    for node in nodes:
+        fed = [by_name.get(target) for source, target in edges if source == node.name]
+        if isinstance(node, Input) and len(node.shape) > 1 and set(node.shape[:-1]) == {1} and fed:
+            width = node.shape[-1]
+            if all(isinstance(target, Affine) and target.weight.shape[1] == width for target in fed):
+                notes.append(Finding("note", node.name, "leading axes of 1 left out (batch)", f"{node.shape}"))
+                node = Input(node.name, (width,), metadata=node.metadata)
         result.append(node)
     return result, notes

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.errors import GraphError
 from deploy.graph import IF, LI, LIF, Affine, CubaLIF, Delay, I, Input, Node, Output
-from deploy.graph.convention import settle_dt, settle_reset, stretch_outputs
+from deploy.graph.convention import narrow_inputs, settle_dt, settle_reset, stretch_outputs
 
 
 def lif_by_snntorch(beta: float) -> LIF:
@@ -156,3 +156,12 @@ def test_rockpools_gain_is_a_hint_and_never_taken() -> None:
 def test_a_reset_one_step_late_is_a_rule_of_its_own() -> None:
     assert settle_reset([lif_by_snntorch(0.9)], "late-subtract", None) == ("late-subtract", ())
     assert settle_reset([lif_by_snntorch(0.9)], None, "late-zero") == ("late-zero", ())
+
+
+def test_inputs_lose_a_batch_axis_only_before_weight_matrices_that_fit() -> None:
+    nodes = [Input("a", (1, 6)), Input("b", (2, 6)), Input("c", (1, 5)), Input("d", (6,)), Affine("w", np.ones((3, 6)))]
+    edges = [(name, "w") for name in "abcd"]
+    made, notes = narrow_inputs(nodes, edges)
+    assert [node.shape for node in made if isinstance(node, Input)] == [(6,), (2, 6), (1, 5), (6,)]
+    assert [note.node for note in notes] == ["a"]
+    assert narrow_inputs(nodes[:1], []) == (nodes[:1], []), "an Input that nothing reads stays"
