@@ -1,4 +1,4 @@
-"""NeuroBench's metrics by NeuroBench (a process in an environment of its own) and by us, on the same integer network."""
+"""NeuroBench's metrics by NeuroBench (a process of its own) and by us, on the same integer network."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,8 +87,14 @@ def load_chip(chip: str | Path) -> Chip:
             allowed=f"{', '.join(chips())}, or the path of a .toml file",
             next_step=f"did you mean {close[0]!r}?" if close else "run `neurokd-deploy chips` to see them all",
         )
-    source = resources.files("hardware_configs").joinpath(f"{chip}.toml")
-    return parse_chip(source.read_text(encoding="utf-8"), str(chip), f"hardware_configs/{chip}.toml")
+    return _packaged(str(chip))
+
+
+@lru_cache
+def _packaged(name: str) -> Chip:
+    """A chip of the package; it is a value, so it is read once."""
+    source = resources.files("hardware_configs").joinpath(f"{name}.toml")
+    return parse_chip(source.read_text(encoding="utf-8"), name, f"hardware_configs/{name}.toml")
 
 
 def _read(path: Path) -> str:

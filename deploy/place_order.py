@@ -49,5 +49,5 @@ def _gains(flow: npt.NDArray[np.float64], distance: npt.NDArray[np.float64]) -> 
     """
     cross = flow @ distance
     own = np.diagonal(cross)
-    change = cross + cross.T - own[:, None] - own[None, :] + 2 * flow * distance
+    change: npt.NDArray[np.float64] = cross + cross.T - own[:, None] - own[None, :] + 2 * flow * distance
     return -change

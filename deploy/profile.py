@@ -16,15 +16,15 @@ from deploy.chip_schema import Section
 from deploy.errors import ProgramError, SimulatorError
 from deploy.place import place
 from deploy.placement import Placement
-from deploy.profile_activity import Activity
+from deploy.profile_activity import Activity, Amounts
 from deploy.profile_model import (
     ESSENTIAL,
     EVENTS,
-    Amounts,
     LayerEvents,
     barrier_time,
     constant,
     layer_events,
+    layer_steps,
     step_times,
 )
 from deploy.profile_types import EventEnergy, Figure, Kind, LayerProfile, Profile, figure, no_figure
@@ -99,6 +99,8 @@ def profile(
         static=_static(chip, latency) if static else None,
         slowest=_slowest(placement, times.slowest) if latency.mean is not None else (),
         ignored=_ignored(program, chip, placement, events, static),
+        cores=times.cores,
+        by_step={"layers": layer_steps(activity), "time_ns": times.work.mean(axis=1).tolist()},
     )
 
 
@@ -211,9 +213,10 @@ def _latency(chip: Chip, placement: Placement, work: Amounts) -> tuple[Figure, F
     if absent:
         reason = f"{chip.title}: {chip.time[absent[0]].note}"
         return no_figure("s", reason), no_figure("s", reason)
-    step = (work + (barrier_time(chip, placement.tiles) or 0.0)) * NANO
+    barrier = barrier_time(chip, placement.tiles) or 0.0
     source = _sources(chip.time, chip)
-    return figure(step.sum(axis=0), "s", "modelled", source), figure(step.reshape(-1), "s", "modelled", source)
+    whole = figure((work.sum(axis=0) + len(work) * barrier) * NANO, "s", "modelled", source)
+    return whole, figure(work.reshape(-1), "s", "modelled", source, offset=barrier, factor=NANO)
 
 
 def _static(chip: Chip, latency: Figure) -> Figure:
@@ -223,7 +226,8 @@ def _static(chip: Chip, latency: Figure) -> Figure:
         return no_figure("J", latency.source)
     mean, p5, p50, p95 = (None if x is None else x * watt for x in (latency.mean, latency.p5, latency.p50, latency.p95))
     quantity = chip.power["static"]
-    return Figure(mean, p5, p50, p95, "J", "modelled", f"{quantity.source} ({quantity.grade}) × latency")
+    half = None if latency.ci95 is None else latency.ci95 * watt
+    return Figure(mean, p5, p50, p95, "J", "modelled", f"{quantity.source} ({quantity.grade}) × latency", half)
 
 
 def _slowest(placement: Placement, cores: npt.NDArray[np.int64]) -> tuple[tuple[str, float], ...]:

@@ -93,7 +93,7 @@ class Activity:
             busy = (self.trace.u[layer] != 0) | (self.trace.v[layer] != 0) | (self.trace.spikes[layer] != 0)
             chosen = busy.reshape(self.trace.steps, self.trace.samples, -1)[:, :, self._mask(part)]
             return np.asarray(chosen.sum(axis=2), dtype=np.float64)
-        return counter.active * (part.size / counter.neurons)
+        return np.asarray(counter.active * (part.size / counter.neurons), dtype=np.float64)
 
     def synops(self, core: Core, part: Slice) -> Amounts:
         """Synaptic operations on a part."""
@@ -118,4 +118,4 @@ class Activity:
         if self.exact:
             found = self._columns.get(key)
             return np.zeros(total.shape) if found is None else np.asarray(found, dtype=np.float64)
-        return np.asarray(total, dtype=np.float64) if share == 1.0 else total * share
+        return np.asarray(total if share == 1.0 else total * share, dtype=np.float64)

@@ -141,7 +141,11 @@ def _exact_messages(layer: str, activity: Activity) -> frozenset[str]:
 
 @dataclass(frozen=True, eq=False)
 class CoreEvents:
-    """What one core does, mean a sample: counts, and its own time without waiting for others."""
+    """What one core does, mean a sample: counts, and its own time in ns without waiting for others.
+
+    Attributes:
+        exact: Whether the counts are of this core, or a layer's totals shared out.
+    """
 
     number: int
     layers: tuple[str, ...]
@@ -152,6 +156,11 @@ class CoreEvents:
     sent: float
     received: float
     busy: float
+    exact: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The core as plain data."""
+        return {**vars(self), "layers": list(self.layers)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +240,8 @@ def _core_work(
             if (route.source, route.source_core) == (part.layer, core.number):
                 totals["sent"] += _add_route(activity, route, _nanoseconds(chip, "axon_out"), neurons[own])
     busy = float(neurons.sum() + (messages.sum() if messages is not neurons else 0.0)) / samples
-    return CoreEvents(core.number, core.layers, sum(part.size for part in core.parts), busy=busy, **totals)
+    neurons_here = sum(part.size for part in core.parts)
+    return CoreEvents(core.number, core.layers, neurons_here, busy=busy, exact=activity.exact, **totals)
 
 
 def _add(into: Amounts, amounts: npt.NDArray[Any], cost: float) -> None:
@@ -253,6 +263,42 @@ def _add_route(activity: Activity, route: Route, cost: float, into: Amounts) -> 
 def _nanoseconds(chip: Chip, event: str) -> float:
     """Time of an event; none where the chip publishes none."""
     return constant(chip.time, event) or 0.0
+
+
+def layer_steps(activity: Activity) -> dict[str, dict[str, list[float]]]:
+    """Mean spikes, synaptic operations and active updates of each layer in each of its steps, counted."""
+    trace = activity.trace
+    found = {activity.program.input.name: {"spikes": trace.input_events.mean(axis=1).tolist()}}
+    for name, counter in trace.counters.items():
+        kinds = {"spikes": counter.spikes, "synops": counter.synops, "active": counter.active}
+        found[name] = {kind: array.mean(axis=1).tolist() for kind, array in kinds.items()}
+    return found
+
+
+def step_energy(activity: Activity, chip: Chip) -> Amounts:
+    """Dynamic energy of every step of every sample in pJ, ``[T, B]``: a layer's step, not a pipelined one."""
+    trace, program = activity.trace, activity.program
+    total = np.zeros((trace.steps, trace.samples))
+    events = {part.layer: part.amounts for part in layer_events(activity)}
+
+    def cost(event: str) -> float:
+        return constant(chip.energy, event) or 0.0
+
+    for name in (program.input.name, *trace.counters):
+        counter = trace.counters.get(name)
+        sent = trace.input_events if counter is None else counter.spikes
+        messages = sum(
+            float(events[name][kind].sum()) * cost(kind)
+            for kind in ("axon_out", "axon_in", "spike_within_tile", "hop_east_west", "hop_north_south")
+        )
+        each = messages / max(1, int(sent.sum())) + (cost("spike_generate") if counter is not None else 0.0)
+        total += sent * each
+        if counter is not None:
+            shared = conv_share(program, name)
+            total += counter.synops * ((1 - shared) * cost("synop") + shared * cost("synop_conv"))
+            total += counter.active * (cost("neuron_active") - cost("neuron_inactive"))
+            total += counter.neurons * cost("neuron_inactive")
+    return total
 
 
 def barrier_time(chip: Chip, tiles: int | None) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import html
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +15,7 @@ import numpy.typing as npt
 
 from deploy.files import atomic_path
 from deploy.placement import aligned
-from deploy.profile_model import EVENTS
+from deploy.profile_model import EVENTS, CoreEvents
 
 Kind = Literal["counted", "modelled"]
 
@@ -26,6 +29,7 @@ class Figure:
         unit: Its unit.
         kind: ``counted`` in the simulation, or ``modelled`` with constants.
         source: Where the count or the constants come from; for ``None``, why there is no figure.
+        ci95: Half width of the mean's 95 % confidence interval over samples; ``None`` for a single one.
     """
 
     mean: float | None
@@ -35,16 +39,37 @@ class Figure:
     unit: str
     kind: Kind
     source: str
+    ci95: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The figure as plain data."""
         return dict(vars(self))
 
 
-def figure(samples: npt.NDArray[np.float64], unit: str, kind: Kind, source: str) -> Figure:
-    """Mean and percentiles of one value a sample, ``[B]``."""
-    p5, p50, p95 = (float(x) for x in np.percentile(samples, [5, 50, 95]))
-    return Figure(float(samples.mean()), p5, p50, p95, unit, kind, source)
+def figure(
+    samples: npt.NDArray[np.float64], unit: str, kind: Kind, source: str, *, offset: float = 0.0, factor: float = 1.0
+) -> Figure:
+    """Mean, percentiles and confidence interval of one value a sample, ``(x + offset) * factor`` of each, ``[B]``."""
+    count = len(samples)
+    mean = float(samples.mean())
+    p5, p50, p95 = _percentiles(samples, (0.05, 0.5, 0.95))
+    spread = samples - mean
+    half = None if count < 2 else abs(factor) * 1.96 * float(np.sqrt(spread @ spread / (count - 1) / count))
+    moved = [(x + offset) * factor for x in (mean, p5, p50, p95)]
+    return Figure(moved[0], moved[1], moved[2], moved[3], unit, kind, source, half)
+
+
+def _percentiles(samples: npt.NDArray[np.float64], shares: tuple[float, ...]) -> list[float]:
+    """Percentiles by straight lines between the two nearest samples, as ``numpy.percentile`` has them."""
+    last = len(samples) - 1
+    below = [int(share * last) for share in shares]
+    ranks = sorted({rank for low in below for rank in (low, min(low + 1, last))})
+    ordered = np.partition(samples, ranks)
+    found = []
+    for share, low in zip(shares, below, strict=True):
+        a, b = float(ordered[low]), float(ordered[min(low + 1, last)])
+        found.append(a + (b - a) * (share * last - low))
+    return found
 
 
 def no_figure(unit: str, reason: str) -> Figure:
@@ -122,6 +147,8 @@ class Profile:
         static: Static energy of a sample; ``None`` unless asked for.
         slowest: Share of steps for which a layer has the slowest core.
         ignored: What the model leaves out.
+        cores: What each core does, mean a sample.
+        by_step: What each layer does in each of its steps, mean over samples, and the time of each pipelined step.
     """
 
     chip: str
@@ -141,6 +168,8 @@ class Profile:
     static: Figure | None
     slowest: tuple[tuple[str, float], ...]
     ignored: tuple[str, ...]
+    cores: tuple[CoreEvents, ...] = ()
+    by_step: Mapping[str, Any] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The ``activity`` and ``modelled`` entries of a run's ``summary.json``."""
@@ -171,6 +200,8 @@ class Profile:
             "events": [event.to_json() for event in self.events],
             "slowest": dict(self.slowest),
             "ignored": list(self.ignored),
+            "cores": [core.to_json() for core in self.cores],
+            "by_step": dict(self.by_step),
         }
 
     def table(self) -> str:
@@ -237,6 +268,8 @@ def _cells(figure: Figure) -> list[str]:
     if figure.mean is None:
         return ["—", figure.kind, f"none: {figure.source}"]
     spread = f"5 % {amount(figure.p5, figure.unit)}, 95 % {amount(figure.p95, figure.unit)}"
+    if figure.ci95 is not None:
+        spread = f"mean ± {amount(figure.ci95, figure.unit)} (95 %); {spread}"
     return [amount(figure.mean, figure.unit), figure.kind, f"{spread}; {figure.source}"]
 
 
@@ -249,3 +282,30 @@ def _event_cells(event: EventEnergy) -> list[str]:
     price = "not published" if event.picojoule is None else f"{event.picojoule:g} pJ"
     why = ": ".join(part for part in (event.grade, event.source) if part)
     return [EVENTS[event.event], f"{event.count:,.4g}", event.kind, price, amount(event.energy, "J"), why]
+
+
+def to_csv(profile: Profile) -> str:
+    """Every figure of a profile as CSV: scope, name, figure, mean, spread, unit, counted or modelled, source."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["scope", "name", "figure", "mean", "ci95", "p5", "p50", "p95", "unit", "kind", "source"])
+
+    def line(scope: str, name: str, what: str, f: Figure) -> None:
+        writer.writerow([scope, name, what, f.mean, f.ci95, f.p5, f.p50, f.p95, f.unit, f.kind, f.source])
+
+    for name, found in profile._totals():
+        line("network", "", name, found)
+    for layer in profile.layers:
+        for name, found in vars(layer).items():
+            if isinstance(found, Figure):
+                line("layer", layer.name, name, found)
+    for event in profile.events:
+        row = ["event", event.event, "count", event.count, "", "", "", "", "a sample", event.kind, ""]
+        writer.writerow(row)
+        source = f"{event.grade}: {event.source}" if event.grade else event.source
+        writer.writerow(["event", event.event, "energy", event.energy, "", "", "", "", "J", "modelled", source])
+    for core in profile.cores:
+        for name, value in core.to_json().items():
+            if isinstance(value, float):
+                writer.writerow(["core", core.number, name, value, "", "", "", "", "a sample", "", ""])
+    return stream.getvalue()

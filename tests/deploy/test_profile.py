@@ -224,6 +224,7 @@ def test_json_tags_every_figure() -> None:
         "unit": "synops",
         "kind": "counted",
         "source": "reference run",
+        "ci95": None,
     }
     assert data["layers"][1]["active"]["source"] == "reference run: u or v not zero after the update"
     assert data["events"][0]["label"] == "synaptic operations"
