@@ -21,7 +21,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test test-long test-310 lint parity scoreboard bench finetune clean
+.PHONY: setup demo test test-long test-310 lint parity scoreboard bench finetune reproduce clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -87,6 +87,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.lava_worker
 
 # The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
+reproduce: setup
+	$(BIN)/neurokd reproduce $(ARGS)
+
 finetune: setup
 	$(BIN)/python -m benchmarks.finetune $(ARGS)
 	$(BIN)/python -m benchmarks.pareto

@@ -220,6 +220,38 @@ def export(out: Out = None, data: Data = "", data_root: Root = None) -> None:
     console.print(f"next: neurokd-deploy check {made.out}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Option(help="1, 2, 3, or all (the rows of ours with labels too).")] = "all",
+    data: Annotated[str, typer.Option("--data", help="mnist, fashion-mnist, cifar10, digits, or all three.")] = "all",
+    seeds: Annotated[int, typer.Option(help="Seeds 0 to this minus 1.")] = 5,
+    data_root: Root = None,
+    work: Annotated[Path, typer.Option(help="Checkpoints and training state.")] = Path("runs/reproduce"),
+    out: Annotated[Path, typer.Option("--out", help="One JSON file a cell.")] = Path("benchmarks/results/reproduce"),
+    docs: Annotated[Path, typer.Option(help="Where results.md and results.png go.")] = Path("docs"),
+    change: Set = None,
+) -> None:
+    """Train the poster's tables with our networks, cell by cell; interrupted, it goes on. Writes docs/results.md."""
+    from neurokd import reproduce as grid
+    from neurokd import reproduce_page
+    from neurokd.bars import Bars
+    from neurokd.config import Config
+
+    def config(name: str, seed: int) -> Config:
+        made = Config.default(name).override({"seed": seed, **_parsed(change or [])})
+        return made if data_root is None else made.override({"data_root": str(data_root)})
+
+    names = grid.sets_of(data)
+    with Bars(Console(stderr=True)) as bars:
+        failed = grid.reproduce(
+            table, data, seeds, make_config=config, work=work, out=out, progress=bars,
+            tell=lambda text: console.print(text, highlight=False),
+        )  # fmt: skip
+    console.print(f"page  {reproduce_page.write(out, names, seeds, docs)}", highlight=False, soft_wrap=True)
+    if failed:
+        raise failed[0][1]
+
+
 @app.command("data")
 def data_command(
     name: Annotated[str | None, typer.Option("--download", help="Download this set from its official mirrors.")] = None,

@@ -1,0 +1,323 @@
+"""The tables of the poster as resumable jobs: the poster's experiment with our networks.
+
+"Distilling Spikes" (Kushawaha, Kumar, Banerjee, Velmurugan) gives accuracies on three data sets, and no architecture,
+encoding, step count or loss weights: those are our choices (:mod:`neurokd.recipes`). Each cell of its tables is
+trained for each seed; a cell is one small JSON file that is not computed again, and a network a checkpoint below
+``work``, so an interrupted grid goes on. A cell that fails leaves a ``.failed.json`` with the reason and is tried again
+next time.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from deploy.errors import ConfigError, NeurokdError
+from deploy.files import read_json, write_json
+from neurokd import checkpoint, losses
+from neurokd.config import Config, StageConfig
+from neurokd.data import Dataset, load
+from neurokd.distill import distill_stage
+from neurokd.encoding import Encoding
+from neurokd.feed import Feed, run_layers
+from neurokd.loop import FitResult, fit
+from neurokd.network import SpikingNetwork, build, predict
+from neurokd.progress import Progress, silent
+
+SETS: Final = ("mnist", "fashion-mnist", "cifar10")
+RESULTS: Final = Path("benchmarks/results/reproduce")
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: who is trained, on what, by whom.
+
+    Attributes:
+        name: Of the row and its cells.
+        tables: Where the poster shows it; empty for rows of ours.
+        role: ``teacher``, ``assistant`` or ``student``: which network and stage of the configuration.
+        loss: Loss text.
+        master: The row whose network is the teacher; empty where labels alone teach.
+        poster: The poster's accuracy in percent, by data set.
+    """
+
+    name: str
+    tables: tuple[int, ...]
+    role: str
+    loss: str
+    master: str = ""
+    poster: dict[str, float] = field(default_factory=dict)
+
+
+def _poster(*figures: float) -> dict[str, float]:
+    return dict(zip(SETS, figures, strict=True))
+
+
+ROWS: Final = (
+    Row("teacher", (1, 2, 3), "teacher", "ce", "", _poster(98.35, 89.72, 45.43)),
+    Row("ta", (1,), "assistant", "ce", "", _poster(98.17, 89.4, 45.98)),
+    Row("student", (1,), "student", "ce", "", _poster(98.00, 88.64, 42.9)),
+    Row("full-l1", (2,), "student", "full-l1", "teacher", _poster(96.20, 86.99, 37.90)),
+    Row("full-l2", (2,), "student", "full-l2", "teacher", _poster(96.80, 87.50, 38.70)),
+    Row("full-kl", (2,), "student", "full-kl", "teacher", _poster(97.36, 88.15, 39.21)),
+    Row("sliding-l1", (2,), "student", "sliding-l1", "teacher", _poster(96.09, 87.28, 38.31)),
+    Row("sliding-l2", (2,), "student", "sliding-l2", "teacher", _poster(96.29, 87.08, 38.89)),
+    Row("proposed", (2, 3), "student", "sat-combined", "teacher", _poster(97.46, 88.30, 41.28)),
+    Row("t-ta", (3,), "assistant", "sat-combined", "teacher", _poster(98.36, 89.82, 45.33)),
+    Row("t-ta-s", (3,), "student", "sat-combined", "t-ta", _poster(97.56, 88.74, 42.38)),
+    Row("labels-t-s", (), "student", "sat-ce", "teacher"),
+    Row("labels-t-ta", (), "assistant", "sat-ce", "teacher"),
+    Row("labels-t-ta-s", (), "student", "sat-ce", "labels-t-ta"),
+)
+PLAIN: Final = "student"  # what every distilled student is compared with
+
+
+def rows_of(table: str) -> tuple[Row, ...]:
+    """The rows of a table, ``1``, ``2``, ``3`` or ``all`` (ours too), with those they build on and the plain student.
+
+    Raises:
+        ConfigError: no such table.
+    """
+    if table not in ("1", "2", "3", "all"):
+        raise ConfigError("no such table", where="--table", got=table, allowed="1, 2, 3, all")
+    wanted = {row.name for row in ROWS if table == "all" or int(table) in row.tables} | {PLAIN}
+    for row in reversed(ROWS):  # a row stands after its master
+        if row.name in wanted and row.master:
+            wanted.add(row.master)
+    return tuple(row for row in ROWS if row.name in wanted)
+
+
+def sets_of(data: str) -> tuple[str, ...]:
+    """``all`` or one data set.
+
+    Raises:
+        ConfigError: no such set.
+    """
+    if data not in (*SETS, "digits", "all"):
+        raise ConfigError("no such data set", where="--data", got=data, allowed=", ".join((*SETS, "digits", "all")))
+    return SETS if data == "all" else (data,)
+
+
+def cell_path(folder: Path, data: str, row: str, seed: int) -> Path:
+    """Where a cell is kept."""
+    return folder / f"{data}-{row}-s{seed}.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to compute."""
+
+    data: str
+    row: Row
+    seed: int
+
+
+def jobs(table: str, data: str, seeds: int) -> Iterator[Job]:
+    """The cells of a grid, seed after seed, masters before their pupils.
+
+    Raises:
+        ConfigError: unknown table or set, or no seeds.
+    """
+    if seeds < 1:
+        raise ConfigError("a grid needs seeds", where="--seeds", got=seeds, allowed="1 or more")
+    rows, names = rows_of(table), sets_of(data)
+    return (Job(name, row, seed) for seed in range(seeds) for name in names for row in rows)
+
+
+class Grid:
+    """The networks and cells of one data set and seed.
+
+    Args:
+        config: Networks, stages, encoding; its seed is the cell's.
+        work: Where checkpoints and training state are kept.
+        cells: Where cells are kept.
+        progress: Called with :class:`ProgressEvent`.
+    """
+
+    def __init__(self, config: Config, work: Path, cells: Path, progress: Progress | None = None) -> None:
+        config.check()
+        self.config, self.cells, self.progress = config, cells, progress or silent
+        self.work = work / config.data / f"s{config.seed}"
+
+    @cached_property
+    def data(self) -> Dataset:
+        """Read once."""
+        config = self.config
+        return load(config.data, config.data_root or None, validation=config.validation, seed=config.seed)
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """How images become spikes."""
+        return self.config.make_encoding(self.data.levels)
+
+    def cell(self, row: Row) -> Path:
+        """Where a row's cell is kept."""
+        return cell_path(self.cells, self.config.data, row.name, self.config.seed)
+
+    def finished(self, row: Row) -> bool:
+        """Whether the cell is there and of this configuration.
+
+        Raises:
+            ConfigError: it is there, of another one.
+        """
+        if not self.cell(row).is_file():
+            return False
+        kept, wanted = read_json(self.cell(row)), self._setup(row)
+        changed = [f"{key}: {kept.get(key)!r} there, {value!r} now" for key, value in wanted.items()
+                   if kept.get(key) != value]  # fmt: skip
+        if changed:
+            raise ConfigError(
+                "a cell of another configuration is in the way", where=self.cell(row), got="; ".join(changed)[:600],
+                allowed="cells of the configuration that runs",
+                next_step="choose another --out and --work, or delete the cell",
+            )  # fmt: skip
+        return True
+
+    def compute(self, row: Row) -> Facts:
+        """Train the row's network, and write its cell.
+
+        Raises:
+            NeurokdError: whatever went wrong; the reason is kept beside the cell's place.
+        """
+        failed = self.cell(row).with_suffix(".failed.json")
+        try:
+            network, result = self._train(row)
+            facts = self._facts(row, network, result)
+        except NeurokdError as error:
+            write_json(failed, {**self._setup(row), "error": error.fields()})
+            raise
+        write_json(self.cell(row), facts)
+        failed.unlink(missing_ok=True)
+        return facts
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.work / f"{name}.safetensors"
+
+    def _stage(self, row: Row) -> StageConfig:
+        stage: StageConfig = getattr(self.config.training, row.role)
+        return StageConfig(**{**asdict(stage), "loss": row.loss})
+
+    def _setup(self, row: Row) -> Facts:
+        """What a cell's figures depend on, but for its master's own setup."""
+        return {
+            "data": self.config.data, "row": row.name, "seed": self.config.seed, "loss": row.loss,
+            "master": row.master, "spec": getattr(self.config.networks, row.role),
+            "networks": self.config.networks.options(), "encoding": asdict(self.config.encoding),
+            "stage": asdict(self._stage(row)),
+        }  # fmt: skip
+
+    def _train(self, row: Row) -> tuple[SpikingNetwork, FitResult]:
+        network = build(self.config.networks.spec(row.role), **self.config.network_options())
+        folder, stage, name = self.work / row.name, self._stage(row), f"{self.config.data} {row.name}"
+        common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
+        if row.master:
+            master = checkpoint.load(self._checkpoint(row.master))
+            result = distill_stage(network, master, self.data, self.encoding, stage, folder=folder, **common)
+        else:
+            terms = losses.parse_loss(stage.loss)
+            result = fit(network, self.data, self.encoding, stage, loss_terms=terms, checkpoint_dir=folder, **common)
+        checkpoint.save(self._checkpoint(row.name), network, {"accuracy": result.accuracy})
+        return network, result
+
+    def _facts(self, row: Row, network: SpikingNetwork, result: FitResult) -> Facts:
+        right, spikes = judged(network, Feed(self.data.test, self.encoding))
+        plain = cell_path(self.cells, self.config.data, PLAIN, self.config.seed)
+        return {
+            **self._setup(row),
+            "table": list(row.tables),
+            "accuracy": 100.0 * float(right.mean()),
+            "plain_accuracy": read_json(plain)["accuracy"] if plain.is_file() else None,
+            "parameters": network.spec.parameters(),
+            "spikes_per_sample": spikes,
+            "validation": result.validation,
+            "best_epoch": result.best_epoch,
+            "seconds": result.seconds,
+            "right": base64.b85encode(np.packbits(right).tobytes()).decode(),
+        }
+
+
+def judged(network: SpikingNetwork, feed: Feed) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], float]:
+    """Which images of a split are predicted as labelled, bool ``[N]``, and all layers' spikes a sample."""
+    right, spikes = [], 0.0
+    network.eval()
+    with torch.no_grad():
+        for batch in feed.in_order():
+            sat, layers = run_layers(network, batch, feed.encoding)
+            right.append((predict(sat) == batch.labels).numpy())
+            spikes += sum(float(layer.sum()) for layer in layers)
+    return np.concatenate(right), spikes / len(feed)
+
+
+def reproduce(
+    table: str = "all",
+    data: str = "all",
+    seeds: int = 5,
+    *,
+    make_config: Callable[[str, int], Config],
+    work: str | Path = "runs/reproduce",
+    out: str | Path = RESULTS,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = print,
+) -> list[tuple[Job, NeurokdError]]:
+    """Compute every missing cell of a grid.
+
+    Args:
+        table: ``1``, ``2``, ``3`` or ``all`` (with the rows of ours that see labels).
+        data: A data set, or ``all``.
+        seeds: Seeds 0 to ``seeds - 1``.
+        make_config: Gives the configuration of a data set and seed.
+        work: Folder for checkpoints and training state.
+        out: Folder for the cells.
+        progress: Called with :class:`ProgressEvent`.
+        tell: Called with a line for each cell.
+
+    Returns:
+        The cells that failed, with the reason; a row whose master failed fails with it.
+
+    Raises:
+        ConfigError: an unknown table, set or number of seeds, or cells of another configuration.
+    """
+    failed: list[tuple[Job, NeurokdError]] = []
+    grids: dict[tuple[str, int], Grid] = {}
+    for job in jobs(table, data, seeds):
+        key = (job.data, job.seed)
+        if key not in grids:
+            grids = {key: Grid(make_config(*key), Path(work), Path(out), progress)}  # one data set in memory at a time
+        grid = grids[key]
+        if grid.finished(job.row):
+            continue
+        try:
+            facts = grid.compute(job.row)
+        except NeurokdError as error:
+            failed.append((job, error))
+            tell(f"{job.data} {job.row.name} seed {job.seed}: failed: {error.what}")
+        else:
+            tell(f"{job.data} {job.row.name} seed {job.seed}: {facts['accuracy']:.2f} %, {facts['seconds']:.0f} s")
+    return failed
+
+
+def read_cells(folder: Path, data: str, row: str) -> dict[int, Facts]:
+    """The finished cells of a row, by seed."""
+    found = (read_json(path) for path in sorted(folder.glob(f"{data}-{row}-s*.json")) if ".failed" not in path.name)
+    return {facts["seed"]: facts for facts in found if facts["row"] == row}
+
+
+def right_of(facts: Facts, images: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which test images a cell's network was right on, bool ``[images]``."""
+    packed = np.frombuffer(base64.b85decode(facts["right"]), np.uint8)
+    return np.unpackbits(packed, count=images).astype(bool)
+
+
+def missing(rows: Sequence[Row], cells: Path, data: str, seeds: int) -> list[str]:
+    """Names of the cells that are not there yet."""
+    return [
+        f"{row.name} s{s}" for row in rows for s in range(seeds) if not cell_path(cells, data, row.name, s).is_file()
+    ]

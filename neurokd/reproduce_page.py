@@ -1,0 +1,173 @@
+"""``docs/results.md`` and its picture, from the cells of :mod:`neurokd.reproduce`: our figures beside the poster's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy import stats
+
+from deploy.files import atomic_path
+from neurokd.reproduce import PLAIN, ROWS, Facts, Row, missing, read_cells, right_of
+
+IMAGES: Final = {"mnist": 10_000, "fashion-mnist": 10_000, "cifar10": 10_000, "digits": 450}
+TITLES: Final = {
+    "mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10 (JPEG copy)", "digits": "Digits 8x8",
+}  # fmt: skip
+NAMES: Final = {
+    "teacher": "teacher", "ta": "TA, plain", "student": "student, plain", "full-l1": "full L1", "full-l2": "full L2",
+    "full-kl": "full KL", "sliding-l1": "sliding L1", "sliding-l2": "sliding L2", "proposed": "proposed, T → S",
+    "t-ta": "T → TA", "t-ta-s": "T → TA → S", "labels-t-s": "with labels, T → S", "labels-t-ta": "with labels, T → TA",
+    "labels-t-ta-s": "with labels, T → TA → S",
+}  # fmt: skip
+TABLES: Final = {
+    1: "Table I: trained separately", 2: "Table II: distilled from the teacher, no labels",
+    3: "Table III: through the TA, no labels", 0: "Ours: the poster's sum and cross-entropy with the labels",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table, over its seeds.
+
+    Attributes:
+        difference: Mean accuracy minus the plain student's of the same seeds, in points; None for other networks.
+        p_seeds: Paired t-test over seeds, two-sided; None with fewer than 2 seeds.
+        p_images: McNemar's exact test on the predictions of all seeds together, two-sided.
+    """
+
+    row: Row
+    seeds: int
+    mean: float
+    spread: float | None
+    parameters: int
+    spikes: float
+    difference: float | None
+    p_seeds: float | None
+    p_images: float | None
+
+
+def line(row: Row, cells: dict[int, Facts], plain: dict[int, Facts], images: int) -> Line:
+    """The figures of a row that has cells."""
+    seeds = sorted(cells)
+    got = np.array([cells[seed]["accuracy"] for seed in seeds])
+    shared = [seed for seed in seeds if seed in plain] if row.role == "student" and row.name != PLAIN else []
+    differences = np.array([cells[s]["accuracy"] - plain[s]["accuracy"] for s in shared])
+    varied = len(differences) > 1 and float(differences.std()) > 0
+    return Line(
+        row,
+        len(seeds),
+        float(got.mean()),
+        float(got.std(ddof=1)) if len(got) > 1 else None,
+        int(cells[seeds[0]]["parameters"]),
+        float(np.mean([cells[seed]["spikes_per_sample"] for seed in seeds])),
+        float(differences.mean()) if len(differences) else None,
+        float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else None,
+        mcnemar([(right_of(cells[s], images), right_of(plain[s], images)) for s in shared]),
+    )
+
+
+def mcnemar(pairs: Sequence[tuple[Any, Any]]) -> float | None:
+    """Exact two-sided p of "both are right equally often", from (ours, plain) right or wrong for each image."""
+    ours = sum(int((one & ~other).sum()) for one, other in pairs)
+    plain = sum(int((other & ~one).sum()) for one, other in pairs)
+    return float(stats.binomtest(ours, ours + plain).pvalue) if ours + plain else None
+
+
+def page(cells: Path, sets: Sequence[str], seeds: int, picture: str = "") -> str:
+    """The text of ``docs/results.md``."""
+    parts = [
+        "# The poster's tables, with our networks",
+        'The poster "Distilling Spikes" names no architecture, encoding, number of steps or loss weights: these are '
+        "our choices, so the figures are the poster's experiment with our networks, not a reproduction of its figures. "
+        "Test accuracy in percent, mean ± standard deviation over seeds; the poster's figure beside it. Differences "
+        "are to the student trained on labels alone, as long and on the same views of the images: in points, with p of "
+        "a paired t-test over seeds and of McNemar's exact test on all seeds' predictions together. "
+        "Made by `neurokd reproduce`; one file a cell in `benchmarks/results/reproduce/`.",
+    ]
+    if picture:
+        parts.append(f"![Accuracy of every row beside the poster's]({picture})")
+    for data in sets:
+        parts += _set(cells, data, seeds)
+    return "\n\n".join(parts) + "\n"
+
+
+def _set(cells: Path, data: str, seeds: int) -> list[str]:
+    found = _lines(cells, data)
+    parts = [f"## {TITLES[data]}"]
+    for table, title in TABLES.items():
+        rows = [one for one in found if table in (one.row.tables or (0,))]
+        if rows:
+            parts += [f"### {title}", _table(rows, data)]
+    absent = missing(ROWS, cells, data, seeds)
+    if absent:
+        parts.append(f"Not run yet: {', '.join(absent)}.")
+    broken = sorted(path.name.removesuffix(".failed.json") for path in cells.glob(f"{data}-*.failed.json"))
+    if broken:
+        parts.append(f"Failed: {', '.join(broken)}; the reasons are in the `.failed.json` files.")
+    return parts
+
+
+def _lines(cells: Path, data: str) -> list[Line]:
+    plain = read_cells(cells, data, PLAIN)
+    found = [(row, read_cells(cells, data, row.name)) for row in ROWS]
+    return [line(row, own, plain, IMAGES[data]) for row, own in found if own]
+
+
+def _table(rows: Sequence[Line], data: str) -> str:
+    head = "| | ours | poster | seeds | parameters | spikes a sample | to the plain student | p, seeds | p, images |"
+    return "\n".join([head, "|---" + "|---:" * 8 + "|", *(_text(one, data) for one in rows)])
+
+
+def _text(one: Line, data: str) -> str:
+    spread = "" if one.spread is None else f" ± {one.spread:.2f}"
+    poster = f"{one.row.poster[data]:.2f}" if data in one.row.poster else ""
+    difference = "" if one.difference is None else f"{one.difference:+.2f}"
+    chances = " | ".join("" if p is None else f"{p:.2g}" for p in (one.p_seeds, one.p_images))
+    return (
+        f"| {NAMES[one.row.name]} | {one.mean:.2f}{spread} | {poster} | {one.seeds} | {one.parameters:,} | "
+        f"{one.spikes:,.0f} | {difference} | {chances} |"
+    )
+
+
+def plot(cells: Path, sets: Sequence[str], path: Path) -> None:
+    """A PNG: every row of every set, ours with its spread, the poster's as a mark."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = [(data, _lines(cells, data)) for data in sets if _lines(cells, data)]
+    figure, axes = plt.subplots(1, max(1, len(shown)), figsize=(5 * max(1, len(shown)), 5), squeeze=False)
+    for axis, (data, lines) in zip(axes[0], shown, strict=False):
+        at = np.arange(len(lines))[::-1]
+        axis.errorbar([x.mean for x in lines], at, xerr=[x.spread or 0 for x in lines], fmt="o", label="ours")
+        marks = [(x.row.poster[data], y) for x, y in zip(lines, at, strict=True) if data in x.row.poster]
+        if marks:
+            axis.plot(*zip(*marks, strict=True), "x", color="tab:red", label="poster")
+        plain = next((x.mean for x in lines if x.row.name == PLAIN), None)
+        if plain is not None:
+            axis.axvline(plain, color="grey", lw=0.8, ls="--", label="plain student")
+        axis.set_yticks(at, [NAMES[x.row.name] for x in lines])
+        axis.set(title=TITLES[data], xlabel="test accuracy, %")
+        axis.grid(axis="x", alpha=0.3)
+        axis.legend(fontsize="small")
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    plt.close(figure)
+
+
+def write(cells: Path, sets: Sequence[str], seeds: int, docs: Path) -> Path:
+    """Write ``results.md`` and ``results.png`` into ``docs``; gives the page's path.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    plot(cells, sets, docs / "results.png")
+    with atomic_path(docs / "results.md") as temporary:
+        temporary.write_text(page(cells, sets, seeds, "results.png"), encoding="utf-8")
+    return docs / "results.md"

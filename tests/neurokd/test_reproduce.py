@@ -1,0 +1,117 @@
+"""The grid on digits: cells, resuming, failing, and the page made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.errors import ConfigError, NeurokdError
+from deploy.files import read_json, write_json
+from neurokd import reproduce as grid
+from neurokd import reproduce_page
+from neurokd.config import Config
+
+pytestmark = pytest.mark.train
+ALL = [row.name for row in grid.ROWS]
+
+
+def config(data: str, seed: int, **changes: Any) -> Config:
+    small = {"networks.teacher": "64-40-10", "networks.assistant": "64-20-10", "networks.student": "64-12-10"}
+    epochs = {f"training.{role}.epochs": 1 for role in ("teacher", "assistant", "student")}
+    return Config.default(data).override({**small, **epochs, "encoding.steps": 3, "seed": seed, **changes})
+
+
+def run(folder: Path, **options: Any) -> tuple[list[Any], list[str]]:
+    said: list[str] = []
+    given = {"make_config": config, "work": folder / "work", "out": folder / "cells", "tell": said.append, **options}
+    return grid.reproduce(data="digits", **given), said
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grid")
+    failed, said = run(folder, seeds=2)
+    assert failed == []
+    assert len(said) == 2 * len(ALL)
+    return folder
+
+
+def test_every_cell_is_there_with_its_facts(done: Path) -> None:
+    for name in ALL:
+        for seed in (0, 1):
+            facts = read_json(grid.cell_path(done / "cells", "digits", name, seed))
+            assert {"table", "data", "row", "seed", "accuracy", "parameters", "spikes_per_sample"} <= facts.keys()
+            assert 5 < facts["accuracy"] <= 100
+            assert facts["spikes_per_sample"] > 0
+            right = grid.right_of(facts, 450)
+            assert 100 * right.mean() == pytest.approx(facts["accuracy"])
+    student = read_json(grid.cell_path(done / "cells", "digits", "full-l2", 1))
+    plain = read_json(grid.cell_path(done / "cells", "digits", "student", 1))
+    assert student["plain_accuracy"] == plain["accuracy"]
+
+
+def test_a_finished_grid_is_not_run_again_and_a_lost_cell_is(done: Path) -> None:
+    assert run(done, seeds=2) == ([], [])
+    lost = grid.cell_path(done / "cells", "digits", "full-kl", 1)
+    before = read_json(lost)
+    lost.unlink()
+    _, said = run(done, seeds=2)
+    assert [line.split(":")[0] for line in said] == ["digits full-kl seed 1"]
+    assert read_json(lost)["right"] == before["right"]
+
+
+def test_the_page_shows_every_row_and_what_is_missing(done: Path, tmp_path: Path) -> None:
+    written = reproduce_page.write(done / "cells", ["digits"], 3, tmp_path)
+    text = written.read_text()
+    assert all(f"| {reproduce_page.NAMES[name]} |" in text for name in ALL)
+    assert "Table III" in text
+    assert "Not run yet: teacher s2" in text
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cell_of_another_configuration_is_refused(done: Path) -> None:
+    with pytest.raises(ConfigError, match="another configuration") as caught:
+        run(done, seeds=1, make_config=lambda data, seed: config(data, seed, **{"encoding.steps": 4}))
+    assert "encoding" in caught.value.got
+
+
+def test_a_failing_cell_is_kept_told_and_tried_again(tmp_path: Path) -> None:
+    def broken(data: str, seed: int) -> Config:
+        return config(data, seed, **{"training.student.lr": 1e30})
+
+    failed, said = run(tmp_path, seeds=1, table="1", make_config=broken)
+    assert [job.row.name for job, _ in failed] == ["student"]
+    assert any("failed" in line for line in said)
+    note = tmp_path / "cells" / "digits-student-s0.failed.json"
+    assert read_json(note)["error"]
+    assert "Failed: digits-student-s0" in reproduce_page.page(tmp_path / "cells", ["digits"], 1)
+    write_json(note, read_json(note))
+    failed, _ = run(tmp_path, seeds=1, table="1")
+    assert failed == []
+    assert not note.exists()
+
+
+def test_rows_come_after_their_masters_and_bring_them() -> None:
+    assert [row.name for row in grid.rows_of("2")][:2] == ["teacher", "student"]
+    names = [row.name for row in grid.rows_of("3")]
+    assert names.index("t-ta") < names.index("t-ta-s")
+    for row in grid.ROWS:
+        assert not row.master or ALL.index(row.master) < ALL.index(row.name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"table": "4"}, "no such table"), ({"data": "stl"}, "no such data set"), ({"seeds": 0}, "needs seeds")],
+)
+def test_what_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(NeurokdError, match=message):
+        list(grid.jobs(**{"table": "all", "data": "digits", "seeds": 1, **options}))
+
+
+def test_mcnemar_of_known_counts() -> None:
+    ours, plain = np.array([1] * 15 + [0] * 5 + [1] * 80, bool), np.array([0] * 15 + [1] * 5 + [1] * 80, bool)
+    assert reproduce_page.mcnemar([(ours, plain)]) == pytest.approx(0.04139, abs=1e-4)  # binomial, 15 of 20
+    assert reproduce_page.mcnemar([(plain, plain)]) is None
