@@ -56,6 +56,16 @@ def test_each_stage_is_a_command_and_they_compose(tmp_path: Path) -> None:
     assert Path(chip("report")["report"]).is_file()
 
 
+@pytest.mark.train
+def test_the_grid_is_a_command(tmp_path: Path) -> None:
+    places = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "cells"), "--docs", str(tmp_path)]
+    grid = ["reproduce", "--table", "1", "--data", "digits", "--seeds", "1", *places, *SMALL]
+    assert "digits teacher seed 0: " in neurokd(*grid).stdout
+    assert "Table I" in (tmp_path / "results.md").read_text()
+    assert "teacher seed" not in neurokd(*grid).stdout
+    assert "no such table" in neurokd("reproduce", "--table", "9", *places, code=2).stderr
+
+
 def test_help_names_every_command() -> None:
     text = neurokd("--help").stdout
     for name in ("demo", "train", "distill", "quantize", "export", "data"):

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.errors import ConfigError, NeurokdError
-from deploy.files import read_json, write_json
-from neurokd import reproduce as grid
-from neurokd import reproduce_page
-from neurokd.config import Config
+pytest.importorskip("torch")
+
+from deploy.errors import ConfigError, NeurokdError  # noqa: E402
+from deploy.files import read_json, write_json  # noqa: E402
+from neurokd import reproduce as grid  # noqa: E402
+from neurokd import reproduce_page  # noqa: E402
+from neurokd.config import Config  # noqa: E402
 
 pytestmark = pytest.mark.train
 ALL = [row.name for row in grid.ROWS]
