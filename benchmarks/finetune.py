@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="where float networks stay")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--shares", type=float, nargs="*", default=[], help="budgets: only these shares")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.sets:
             for seed in options.seeds:
                 bench = Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells)
-                {"grid": bench.run, "budgets": bench.budgets}[part]()
+                {"grid": bench.run, "budgets": lambda b=bench: b.budgets(options.shares)}[part]()  # type: ignore[misc]
     return 0
 
 
@@ -113,9 +114,9 @@ class Bench:
             for method in METHODS:
                 self._cell(f"b{bits}-{method}", lambda b=bits, m=method: self._chip_cell(b, m))  # type: ignore[misc]
 
-    def budgets(self) -> None:
-        """Every cell under a budget."""
-        for bits, share in BUDGETS:
+    def budgets(self, shares: Sequence[float] = ()) -> None:
+        """Every cell under a budget, or those of some shares."""
+        for bits, share in (pair for pair in BUDGETS if pair[1] in (shares or [pair[1]])):
             cell = f"b{bits}-synops{round(100 * share)}"
             self._cell(cell, lambda b=bits, s=share: self._budget_cell(b, s))  # type: ignore[misc]
 

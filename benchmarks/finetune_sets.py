@@ -75,11 +75,11 @@ SETS: Final[dict[str, Setup]] = {
     "fashion-mnist": _IMAGE_28,
     "cifar10": Setup(
         networks={
-            "teacher": "32x32x3-16c5s2-32c3s2-10",
-            "assistant": "32x32x3-12c5s2-24c3s2-10",
-            "student": "32x32x3-8c5s2-16c3s2-p2-10",
+            "teacher": "32x32x3-12c5s2-24c3s2-10",
+            "assistant": "32x32x3-8c5s2-16c3s2-10",
+            "student": "32x32x3-6c5s2-12c3s2-p2-10",
         },
-        epochs={"teacher": 8, "assistant": 5, "student": 8, "tune": 3},
+        epochs={"teacher": 6, "assistant": 3, "student": 6, "tune": 3},
         bits=8,
         steps=4,
     ),
