@@ -17,7 +17,7 @@ import deploy
 room = pathlib.Path(deploy.__file__).parent
 for path in sorted(room.rglob("*.py")):
     name = ".".join(["deploy", *path.relative_to(room).with_suffix("").parts]).removesuffix(".__init__")
-    if name not in ("deploy.loihi.worker", "deploy.loihi.processes"):
+    if name not in ("deploy.loihi.worker", "deploy.loihi.netx_worker", "deploy.loihi.processes"):
         importlib.import_module(name)
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:])))
 """
@@ -62,7 +62,7 @@ def test_help_of_the_command_line_loads_no_torch_and_no_lava() -> None:
 def test_only_the_worker_names_lava_in_an_import(package: str) -> None:
     """A static look: the import contracts cannot see it where Lava is not installed."""
     room = ROOT / "deploy" / "loihi"
-    allowed = {room / "worker.py", room / "processes" / "__init__.py", room / "hardware.py"}
+    allowed = {room / name for name in ("worker.py", "netx_worker.py", "hardware.py", "processes/__init__.py")}
     files = [path for path in (ROOT / package).rglob("*.py") if path not in allowed]
     guilty = [
         f"{path.relative_to(ROOT)}:{number}"
