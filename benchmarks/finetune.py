@@ -32,7 +32,7 @@ from benchmarks.finetune_sets import (
     Setup,
 )
 from benchmarks.rows import RESULTS, versions
-from deploy import simulator
+from deploy import ptq, simulator
 from deploy.files import read_json, write_json
 from deploy.lower import lower
 from deploy.place import place
@@ -52,7 +52,8 @@ from neurokd.satcache import SatCache
 CELLS = RESULTS / "finetune"
 ENERGY_CHIP = "loihi1"  # Loihi 2's energies are not published
 PROFILED = 1000  # test images, evenly spread
-PARTS = ("grid", "budgets")
+PARTS = ("grid", "nir", "budgets")
+CALIBRATION = 500  # training images
 ROLES = ("teacher", "assistant", "student")
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
 Cell = dict[str, Any]
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.sets:
             for seed in options.seeds:
                 bench = Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells)
-                {"grid": bench.run, "budgets": lambda b=bench: b.budgets(options.shares)}[part]()  # type: ignore[misc]
+                {"grid": bench.run, "nir": bench.nir, "budgets": lambda b=bench: b.budgets(options.shares)}[part]()  # type: ignore[misc]
     return 0
 
 
@@ -197,6 +198,30 @@ class Bench:
         spec = {"spec": found.network.spec_text, "parameters": found.network.spec.parameters()}
         scores = self._scores(found.network)
         return {**facts, **tried, **spec, **scores, **costs(found.network, self.data, self.encoding)}
+
+    def nir(self) -> None:
+        """Every width of the student's float NIR file, quantized by the chip side with calibration spikes."""
+        for bits in WIDTHS:
+            self._cell(f"b{bits}-nir", lambda b=bits: self._nir_cell(b))  # type: ignore[misc]
+
+    def _nir_cell(self, bits: int) -> Cell:
+        graph, rows = to_graph(self.network("student")), np.arange(CALIBRATION)
+        images = self.encoding.encode(self.data.train.images[rows], rows)
+        result = ptq.quantize(graph, images.reshape(CALIBRATION, *graph.inputs[0].shape), bits=bits)
+        right, counted = [], []
+        for start in range(0, len(self.data.test), 500):
+            rows = np.arange(start, min(start + 500, len(self.data.test)))
+            tested = self.encoding.encode(self.data.test.images[rows], rows).reshape(-1, *graph.inputs[0].shape)
+            trace = simulator.run(result.program, tested, steps=self.encoding.steps)
+            right.append(trace.predictions() == self.data.test.labels[rows])
+            counted.append(sum(float(counter.synops.sum()) for counter in trace.counters.values()))
+        answers = np.concatenate(right)
+        return {
+            "bits": bits, "method": "nir", "accuracy": 100 * float(answers.mean()), "correct": packed(answers),
+            "synops": sum(counted) / len(answers), "calibration": CALIBRATION,
+            "same_answer": result.losses.same_answer, "layers": result.losses.to_json()["layers"],
+            "differing_spikes": 0, "profiled": 0,
+        }  # fmt: skip
 
     def quantized(self, bits: int, method: str) -> QuantizedNetwork:
         """The student on ``bits``-bit weights, fine-tuned by ``method``."""

@@ -86,7 +86,7 @@ def rows(grid: Grid) -> list[Row]:
     """Every figure with its goal."""
     found: list[Row] = []
     for data in grid.sets():
-        for maker in (_float_rows, _width_rows, _sat_rows, _budget_rows):
+        for maker in (_float_rows, _width_rows, _nir_rows, _sat_rows, _budget_rows):
             found += maker(grid, data)
     differing = [c["differing_spikes"] for c in grid.cells.values()]
     images = sum(c["profiled"] for c in grid.cells.values())
@@ -130,6 +130,21 @@ def _width_rows(grid: Grid, data: str) -> list[Row]:
             goal = f"<= {GOALS[bits][data]}" if kept else ""
             metric = f"float student minus chip at {bits} bits, {WORDS[method]}"
             found.append(_row(_case(grid, data, len(pairs)), metric, lost, "points", goal))
+    return found
+
+
+def _nir_rows(grid: Grid, data: str) -> list[Row]:
+    """Post-training quantization of the student's float NIR file, by the chip side alone."""
+    found = []
+    for bits in WIDTHS:
+        pairs = grid.pairs(data, "student", f"b{bits}-nir")
+        if pairs:
+            lost = mean(a["accuracy"] - b["accuracy"] for a, b in pairs)
+            case = _case(grid, data, len(pairs))
+            found.append(_row(case, f"float student minus its NIR file quantized to {bits} bits", lost, "points"))
+            agreed = mean(min(layer["agreement"] for layer in b["layers"]) for _, b in pairs)
+            metric = f"spikes that agree with the float graph at {bits} bits, worst layer, calibration"
+            found.append(_row(case, metric, agreed, "%"))
     return found
 
 
@@ -182,6 +197,8 @@ def accuracy_table(grid: Grid) -> list[str]:
         for method in METHODS:
             found = [_spread(grid.of(data, f"b{bits}-{method}")) for data in grid.sets()]
             lines.append(_line(f"{bits} bits, {WORDS[method]}", found))
+        found = [_spread(grid.of(data, f"b{bits}-nir")) for data in grid.sets()]
+        lines.append(_line(f"{bits} bits, float NIR file and calibration spikes", found))
     return lines
 
 
@@ -292,6 +309,7 @@ def plot(grid: Grid, path: Path = PICTURE) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     sets = grid.sets()
     figure, axes = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 4.4), squeeze=False, layout="constrained")
@@ -305,6 +323,9 @@ def plot(grid: Grid, path: Path = PICTURE) -> None:
             style = {"fmt": "sDo^vP*X"[number % 8], "color": f"C{number}", "markersize": 8, "capsize": 3}
             marks[name] = axis.errorbar(energy, accuracy, yerr=spread, zorder=2, **style)
         axis.set(xscale="log", xlabel="modelled energy an image, µJ (Loihi 1's constants)", title=grid.title(data))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(True, which="both", alpha=0.25)
     axes[0][0].set_ylabel("test accuracy, %")
     figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=4, frameon=False)

@@ -66,6 +66,8 @@ def made_up() -> pareto.Grid:
         for bits in WIDTHS:
             for number, method in enumerate(METHODS):
                 found.append(cell(f"b{bits}-{method}", right(9600 + 20 * number), seed=seed))
+            layers = [{"agreement": 99.5}, {"agreement": 98.5}]
+            found.append(cell(f"b{bits}-nir", right(9650), seed=seed, layers=layers))
         for bits, share in BUDGETS:
             tried = [{"how": "weights", "validation": 96.0, "fits": True}]
             name = f"b{bits}-synops{round(100 * share)}"
@@ -77,6 +79,8 @@ def test_rows_follow_from_the_cells() -> None:
     rows = {row.metric: row for row in pareto.rows(made_up())}
     assert rows["float student minus chip at 8 bits, SAT + CE"].value == pytest.approx(0.4)
     assert rows["float student minus chip at 8 bits, SAT + CE"].met is False
+    assert rows["float student minus its NIR file quantized to 4 bits"].value == pytest.approx(0.5)
+    assert rows["spikes that agree with the float graph at 4 bits, worst layer, calibration"].value == 98.5
     assert rows["3 bits: SAT + CE minus CE alone"].value == pytest.approx(0.4)
     assert rows["3 bits: SAT + CE minus CE alone, p (McNemar, pooled images)"].met is True
     assert rows["points lost at 0.5 of the synops, 8 bits, against float student"].met is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -174,3 +175,29 @@ def test_the_straight_route_has_no_assistant_in_its_way(tmp_path: Path) -> None:
     pipeline.train_teacher(run)
     pipeline.distil_student(run)
     assert not run.done("assistant")
+
+
+def test_a_new_quantization_replaces_the_old_one_and_what_came_after(
+    whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Rounded only, with widths by layer; then under a budget; the float networks stay as they were."""
+    shutil.copytree(whole[0], tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    teacher = run.checkpoint("teacher").read_bytes()
+    assert pipeline.requantize(run, run.config.quantize) is run
+    rounded = dataclasses.replace(run.config.quantize, loss="none", layer_bits="dense1=4", power_of_two=True)
+    run = pipeline.requantize(run, rounded)
+    assert not run.done("export")
+    facts = pipeline.quantize_student(run)
+    assert facts["epochs"] == 0
+    assert [grid["weight_bits"] for grid in facts["grids"].values()] == [4, 8]
+    saving = dataclasses.replace(rounded, loss="sat", synops_budget=0.6, epochs=1, learn="threshold", fake_epochs=1)
+    run = pipeline.requantize(run, saving)
+    facts = pipeline.quantize_student(run)
+    assert {one["how"] for one in facts["tried"]} >= {"weights", "neurons", "both"}
+    assert next(one for one in facts["tried"] if one["how"] == facts["won"])["cost"] <= facts["limit"]
+    summary = demo(run.config, with_lava=False)
+    assert summary["equality"]["differing_spikes"]["simulator"] == 0
+    assert summary["accuracy"]["chip"] == facts["accuracy"]
+    assert run.checkpoint("teacher").read_bytes() == teacher
+    assert Config.load(tmp_path / "run" / "config.toml").quantize == saving

@@ -407,3 +407,10 @@ def test_other_damaged_and_foreign_checkpoints_are_refused(tmp_path: Path, train
     save(path, to_integers(network()))
     with pytest.raises(CheckpointError, match="tensors are not this network's"):
         load(damaged(path, spec=lambda _: "64-25-10"))
+
+
+def test_a_dead_layers_text_gives_the_scale_that_wakes_it() -> None:
+    dead = DeadLayer("conv1", 100, 0.01, 64 * 80)
+    assert dead.waking_scale == pytest.approx(0.008)
+    assert "a scale below 0.008, now 0.01" in str(dead)
+    assert DeadLayer("conv1", 100, 0.01, 0).waking_scale is None
