@@ -17,7 +17,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from deploy.errors import ConfigError
-from deploy.graph import IF, CubaLI, CubaLIF, I, LifParameters, Neuron, discretize
+from deploy.graph import IF, LI, CubaLI, CubaLIF, I, LifParameters, Neuron, discretize
 from deploy.graph.coerce import FloatArray
 
 Decay = Literal["euler", "exponential"]
@@ -35,8 +35,8 @@ class Reading:
     Attributes:
         decay: ``euler``: ``1 - dt / tau``; ``exponential``: ``exp(-dt / tau)``.
         gain: Factor of a neuron's input. ``nir``: ``r (1 - decay)``, as the equations say; ``one``: 1, whatever ``r``
-            and ``w_in`` are (sinabs); ``decayed``: what is added is one decay old (rockpool's CUBA current), membranes
-            take it as it is; ``without r``: r of a LIF counts as 1, an IF takes its input as it is (norse).
+            and ``w_in`` are (sinabs); ``decayed``: what enters a current or an LI decays in the same step (rockpool),
+            a LIF takes it as it is; ``without r``: r of a LIF counts as 1, an IF takes its input as it is (norse).
         fires: ``above``: ``v > v_threshold``; ``at``: ``v >= v_threshold``.
         spikes: ``one`` a step, or as ``many`` as the threshold fits into the membrane.
         floor: True keeps an IF membrane at ``-v_threshold`` or above, as sinabs' importer does.
@@ -108,8 +108,9 @@ def parameters(node: Neuron, dt: float, how: Reading) -> LifParameters:
         return found
     if how.gain == "without r":
         return replace(found, gain=np.ones(node.shape) if isinstance(node, IF) else 1 - found.beta)
-    decayed = how.gain == "decayed" and found.alpha is not None
-    return replace(found, gain=found.alpha if decayed else np.ones(node.shape))  # type: ignore[arg-type]
+    if how.gain == "decayed" and isinstance(node, (CubaLIF, CubaLI, LI)):
+        return replace(found, gain=found.beta if found.alpha is None else found.alpha)
+    return replace(found, gain=np.ones(node.shape))
 
 
 def _exponential(node: Neuron, dt: float) -> LifParameters:

@@ -49,7 +49,7 @@ def write(graph: Graph, path: str | Path) -> tuple[Finding, ...]:
 
 
 def _without_zero_resets(path: Path) -> None:
-    """Leave out each ``v_reset`` of zeros, NIR's default: nir up to 1.0.4, which sinabs 3.1.3 pins, has no such field."""
+    """Leave out each ``v_reset`` of zeros, the default: nir up to 1.0.4, which sinabs 3.1.3 pins, has no such field."""
     with h5py.File(path, "r+") as file:
         for group in file["node/nodes"].values():
             if "v_reset" in group and not np.any(group["v_reset"][()]):
