@@ -5,7 +5,8 @@ steps a run lasts); ``frames`` ``[runs, steps, *shape]``, an image in ``(C, H, W
 ``<layer index>``, uint8 ``[runs, rows, n]``: what each layer sent, flat, images in ``(C, H, W)`` order.
 
 netx takes one function of lava-dl's slayer, for neurons a Program never has (resonate and fire), and with it would
-import torch, OpenCV and all of slayer; stand-ins for that function and for netx's torch wrapper keep them out. Imports nothing of ``deploy``.
+import torch, OpenCV and all of slayer; stand-ins for that function and for netx's torch wrapper keep them out.
+Imports nothing of ``deploy``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def no_resonators(config: object) -> dict[str, Any]:
 def stand_in_for_slayer() -> None:
     """Modules by the names netx imports, with nothing but that function."""
     for name in ("slayer", "slayer.neuron", "slayer.neuron.rf", "netx.sequential_modules"):
-        sys.modules[f"lava.lib.dl.{name}"] = ModuleType(f"lava.lib.dl.{name}")
+        module = sys.modules[f"lava.lib.dl.{name}"] = ModuleType(f"lava.lib.dl.{name}")
+        module.__file__ = str(_HERE / "no-models" / "none.py")  # where Lava looks for process models
     sys.modules["lava.lib.dl.slayer.neuron.rf"].neuron_params = no_resonators  # type: ignore[attr-defined]
 
 
