@@ -175,6 +175,10 @@ def profile(
     chip: Annotated[str, typer.Option("--chip", help="Chip whose energies and times are used.")] = "loihi1",
     placed_on: Annotated[str | None, typer.Option(help="Chip to place on; default: the same chip.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write the profile as one HTML page.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Also write every figure as CSV.")] = None,
+    by_core: Annotated[
+        bool, typer.Option("--by-core", help="Count what each core does, from recorded spikes.")
+    ] = False,
     steps: Steps = None,
     samples: Count = None,
     as_json: AsJson = False,
@@ -188,23 +192,34 @@ def profile(
     program = program_of(source)
     given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
     with _bar("simulator", as_json) as progress:
-        trace = run_on(program, given.spikes, steps=given.steps, progress=progress)
-    result = count(program, trace, chip, place(program, placed_on) if placed_on else None)
+        keep = {"record": "all"} if by_core else {}
+        trace = run_on(program, given.spikes, steps=given.steps, progress=progress, **keep)
+    placement = place(program, placed_on) if placed_on else None
+    result = count(program, trace, chip, placement, spikes=given.spikes if by_core else None)
     if html is not None:
         result.to_html(html)
+    if table is not None:
+        result.to_csv(table)
     _print(result.to_json(), as_json, result.table)
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: report.html in the folder.")] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Run folder; several are compared.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write; default: report.html in the folder, comparison.html for several."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Also write what the report is made from as one JSON file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one self-contained HTML page from a run folder; what is missing is named, the rest is shown."""
-    from deploy.report import render
+    from deploy.report import compare, export, render
 
-    written = render(folder, out)
+    single = len(folders) == 1
+    written = render(folders[0], out) if single else compare(folders, out or Path("comparison.html"))
+    if data is not None:
+        export(folders[0], data)
     _print({"report": str(written)}, as_json, lambda: f"wrote {written}")
 
 

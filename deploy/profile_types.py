@@ -233,6 +233,15 @@ class Profile:
         with atomic_path(path) as temporary:
             temporary.write_text(page(profile=self.to_json(), title=f"Profile on {self.chip_title}"), encoding="utf-8")
 
+    def to_csv(self, path: str | Path) -> None:
+        """Write every figure as CSV.
+
+        Raises:
+            FileError: the folder is not writable or the disk is full.
+        """
+        with atomic_path(path) as temporary:
+            temporary.write_text(to_csv(self), encoding="utf-8")
+
     def _repr_html_(self) -> str:
         rows = [_layer_cells(layer) for layer in self.layers]
         head = ["layer", "neurons", "cores", "spikes", "synops", "active", "idle", "energy"]

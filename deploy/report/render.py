@@ -1,9 +1,9 @@
-"""One self-contained HTML page: no network, no script, light and dark, for a desk, a telephone and paper."""
+"""One self-contained HTML page that loads nothing, light and dark, for a desk, a telephone and paper."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any, Final
 import jinja2
 
 from deploy.errors import FileError, NeurokdError
-from deploy.files import atomic_path, read_json
+from deploy.files import atomic_path, read_json, write_json
 from deploy.report import views
+from deploy.report.explore import CHIP, explore
+from deploy.runfolder import PROGRAM, TEST_SPIKES
 
 #: Figures of a run folder, with their captions.
 FIGURES: Final = {
@@ -29,7 +31,13 @@ PARTS: Final = {
     "profile.json": "neurokd-deploy profile RUN --json > RUN/profile.json",
     "placement.json": "neurokd-deploy map RUN --json > RUN/placement.json",
     "config.toml": "neurokd demo",
+    "program.npz": "neurokd demo",
+    "test_spikes.npz": "neurokd demo",
 }
+#: What the page's explorer, confusion matrix and time to an answer are computed from.
+TEST_SET: Final = (PROGRAM, TEST_SPIKES)
+#: Optional: the teacher and the others beside the student (neurokd writes it).
+NETWORKS: Final = "networks.json"
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -42,6 +50,7 @@ class _Run:
     config: str = ""
     images: dict[str, str] = field(default_factory=dict)
     missing: list[dict[str, str]] = field(default_factory=list)
+    explored: dict[str, Any] | None = None
 
     def miss(self, name: str, why: str) -> None:
         self.missing.append({"name": name, "why": why, "command": PARTS.get(name, "")})
@@ -50,8 +59,9 @@ class _Run:
 def render(run_folder: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a run folder.
 
-    Reads ``summary.json``, ``verify.json``, ``profile.json``, ``placement.json``, ``config.toml`` and ``*.png``. A part
-    that is missing or damaged is named in the report, and the rest is shown.
+    Reads ``summary.json``, ``verify.json``, ``profile.json``, ``placement.json``, ``networks.json``, ``config.toml``
+    and ``*.png``, and runs ``test_spikes.npz`` through ``program.npz``. A part that is missing or damaged is named in
+    the report, and the rest is shown.
 
     Args:
         out: Where to write; by default ``report.html`` in the folder.
@@ -100,7 +110,23 @@ def _read(folder: Path) -> _Run:
     found = {path.name for path in folder.glob("*.png")}
     for name in (*FIGURES, *sorted(found - set(FIGURES))):
         _read_image(run, folder / name)
+    if (folder / NETWORKS).is_file():
+        _read_part(run, folder / NETWORKS)
+    _explore(run, folder)
     return run
+
+
+def _explore(run: _Run, folder: Path) -> None:
+    absent = [name for name in TEST_SET if not (folder / name).is_file()]
+    for name in absent:
+        run.miss(name, "is not there: no confusion matrix, no spikes to explore, no time to an answer")
+    if absent:
+        return
+    priced = run.data.get("profile.json", {})
+    try:
+        run.explored = explore(folder, str(priced.get("chip", CHIP)), priced.get("placed_on"))
+    except NeurokdError as error:
+        run.miss(" and ".join(TEST_SET), f"do not run: {error.what}")
 
 
 def _read_part(run: _Run, path: Path) -> None:
@@ -141,8 +167,9 @@ def _html(run: _Run) -> str:
     )
     template = environment.from_string(folder.joinpath("report.html").read_text(encoding="utf-8"))
     style = folder.joinpath("report.css").read_text(encoding="utf-8")
+    script = folder.joinpath("explore.js").read_text(encoding="utf-8")
     others = {name: image for name, image in run.images.items() if name not in FIGURES}
-    return template.render(run=run, style=style, captions=FIGURES, others=others, **shown)
+    return template.render(run=run, style=style, script=script, captions=FIGURES, others=others, **shown)
 
 
 def _sections(run: _Run) -> dict[str, Any]:
@@ -164,7 +191,20 @@ def _sections(run: _Run) -> dict[str, Any]:
         "chip": ("placement.json", lambda: views.chip_map(placement) if placement else None),
         "resources": ("placement.json", lambda: views.resource_rows(placement) if placement else []),
     }
+    networks, explored = run.data.get(NETWORKS), run.explored or {}
+    tested = " and ".join(TEST_SET)
+    make |= {
+        "networks": (NETWORKS, lambda: views.network_rows(networks) if networks else []),
+        "pareto": (NETWORKS, lambda: views.pareto(networks, explored, profile)),
+        "cores": ("profile.json", lambda: views.core_rows(profile) if profile else []),
+        "timeline": ("profile.json", lambda: views.timeline(profile) if profile else ""),
+        "confusion": (tested, lambda: views.confusion(explored)),
+        "exits": (tested, lambda: views.exit_rows(explored)),
+        "answer_chart": (tested, lambda: views.answer_chart(explored)),
+        "samples": (tested, lambda: views.embedded(explored.get("samples"))),
+    }
     shown = {name: _section(run, source, build) for name, (source, build) in make.items()}
+    shown["tested"] = {key: explored.get(key, 0) for key in ("count", "silent")}
     return {**shown, "summary": summary}
 
 
@@ -176,3 +216,46 @@ def _section(run: _Run, source: str, build: Callable[[], Any]) -> Any:
         if source not in (part["name"] for part in run.missing):
             run.miss(source, why)
         return []
+
+
+def compare(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Write one page that puts several runs side by side.
+
+    Raises:
+        FileError: fewer than two folders, one of them without ``summary.json``, or the page cannot be written.
+    """
+    if len(folders) < 2:
+        raise FileError("a comparison needs at least two runs", got=len(folders), allowed="two run folders or more")
+    runs = [_summary_of(Path(folder)) for folder in folders]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    resource = resources.files("deploy.report")
+    template = environment.from_string(resource.joinpath("compare.html").read_text(encoding="utf-8"))
+    style = resource.joinpath("report.css").read_text(encoding="utf-8")
+    head, rows = views.comparison(runs)
+    text = template.render(style=style, head=head, rows=rows, pareto=views.compared(runs))
+    target = Path(out)
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def _summary_of(folder: Path) -> tuple[str, dict[str, Any]]:
+    summary = read_json(folder / "summary.json")
+    if not isinstance(summary, dict):
+        raise FileError("the summary is no table", where=folder / "summary.json", got=type(summary).__name__)
+    return folder.resolve().name, summary
+
+
+def export(run_folder: str | Path, out: str | Path) -> Path:
+    """Write everything a report is made from as one JSON file: the parts found, what is missing, answers by class.
+
+    Raises:
+        FileError: the folder does not exist, or the file cannot be written.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        raise FileError("there is no run folder", where=folder, allowed="a folder that `neurokd demo --out` made")
+    run = _read(folder)
+    explored = {key: value for key, value in (run.explored or {}).items() if key != "samples"}
+    write_json(out, {**run.data, "config.toml": run.config, "test_set": explored, "missing": run.missing})
+    return Path(out)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from markupsafe import Markup
+
 from deploy.profile_types import amount
+from deploy.report.charts import Points, scatter
 from deploy.report.plots import COLOURS, STAGES
 
 Data = Mapping[str, Any]
@@ -189,6 +193,7 @@ def total_rows(profile: Data) -> list[dict[str, Any]]:
         {
             "name": name,
             **{key: amount(profile[kind][key], profile[kind]["unit"]) for key in ("mean", "p5", "p50", "p95")},
+            "half": "" if profile[kind].get("ci95") is None else amount(profile[kind]["ci95"], profile[kind]["unit"]),
             "kind": profile[kind]["kind"],
             "source": profile[kind]["source"],
         }
@@ -218,10 +223,14 @@ def chip_map(placement: Data) -> dict[str, Any]:
 def _core_view(core: Data, colours: Mapping[str, str]) -> dict[str, Any]:
     pairs = ", ".join(f"{name.replace('_', ' ')} {_pair(pair)}" for name, pair in core["resources"].items())
     return {
-        "title": f"core {core['core']}: {core['layer']}; {pairs}",
+        "title": f"core {core['core']}: {_layers_of(core)}; {pairs}",
         "colour": colours[core["layer"]],
         "strength": 35 + round(65 * _share(core["resources"][core["binding"]])),
     }
+
+
+def _layers_of(core: Data) -> str:
+    return " + ".join(dict.fromkeys(part["layer"] for part in core.get("parts", [core])))
 
 
 def _pair(pair: Sequence[Any]) -> str:
@@ -267,3 +276,197 @@ def second_rows(summary: Data) -> list[dict[str, Any]]:
         for stage, value in seconds.items()
         if stage != "total"
     ]
+
+
+def network_rows(networks: Data) -> list[dict[str, Any]]:
+    """Teacher, assistant, student and an ANN of each shape, in one table."""
+    rows = []
+    for entry in networks["networks"]:
+        rows.append(
+            {
+                "name": STAGES.get(entry["name"], entry["name"]),
+                "spec": entry["spec"],
+                "accuracy": percent(entry["accuracy"]),
+                "parameters": _number(entry["parameters"]),
+                "cores": _number(entry["cores"]),
+                "spikes": amount(entry["spikes"], ""),
+                "synops": amount(entry["synops"], ""),
+                "energy": amount(entry["energy_J"], "J"),
+                "latency": amount(entry["latency_s"], "s"),
+                "macs": _number(entry["ann_macs"]),
+                "ann_energy": amount(entry["ann_energy_J"], "J"),
+                "ac_energy": amount(entry["ac_energy_J"], "J"),
+            }
+        )
+    return rows
+
+
+def pareto(networks: Data | None, explored: Data, profile: Data | None) -> list[dict[str, Any]]:
+    """Accuracy against energy and against synaptic operations: networks, and the student stopped after each step."""
+    found = []
+    entries = [] if networks is None else networks["networks"]
+    exits = explored.get("exits") or {}
+    energies = exits.get("energy") or []
+    steps = tuple(
+        (1e6 * e, a, f"after step {k}: {a:.2f} %, {amount(e, 'J')}")
+        for k, (e, a) in enumerate(zip(energies, exits.get("accuracy", ()), strict=False), start=1)
+    )
+    by_energy = [Points("student, stopped early", steps, line=True)] if steps else []
+    for key, scale, unit in (("energy_J", 1e6, "J"), ("synops", 1.0, "")):
+        points = [
+            Points(
+                STAGES.get(e["name"], e["name"]),
+                ((scale * e[key], e["accuracy"], f"{percent(e['accuracy'])}, {amount(e[key], unit)}"),),
+            )
+            for e in entries
+            if e.get(key) and e.get("accuracy") is not None
+        ]
+        first = by_energy if key == "energy_J" else []
+        label = "modelled energy a sample (µJ)" if key == "energy_J" else "synaptic operations a sample"
+        chart = scatter([*first, *points], label, "accuracy (%)", log=True)
+        if chart:
+            caption = f"Accuracy against {label}; up and to the left is better."
+            found.append({"svg": Markup(chart), "caption": caption})
+    return found
+
+
+def core_rows(profile: Data) -> list[dict[str, Any]]:
+    """The busiest cores, with what each does."""
+    cores = sorted(profile.get("cores", []), key=lambda core: -core["busy"])[:16]
+    top = max((core["busy"] for core in cores), default=0.0)
+    return [
+        {
+            "core": core["number"],
+            "layers": " + ".join(core["layers"]),
+            "neurons": _number(core["neurons"]),
+            **{key: amount(core[key], "") for key in ("spikes", "synops", "active", "sent", "received")},
+            "busy": amount(core["busy"] * 1e-9, "s"),
+            "share": 100.0 * core["busy"] / top if top else 0.0,
+            "kind": "counted" if core["exact"] else "modelled",
+        }
+        for core in cores
+    ]
+
+
+def timeline(profile: Data) -> Any:
+    """Spikes of each layer by step, as a chart."""
+    layers = profile.get("by_step", {}).get("layers", {})
+    series = [
+        Points(
+            name, tuple((k, v, f"step {k}: {amount(v, '')} spikes") for k, v in enumerate(x["spikes"], 1)), line=True
+        )
+        for name, x in layers.items()
+    ]
+    legend = [{"name": one.name, "number": k % 6} for k, one in enumerate(series)]
+    chart = scatter(series, "step of the layer", "spikes a sample")
+    return {"svg": Markup(chart), "legend": legend} if chart else None
+
+
+def confusion(explored: Data) -> dict[str, Any] | None:
+    """Answers by right class, with accuracy and precision of each."""
+    table = explored.get("confusion")
+    if not table:
+        return None
+    columns = [sum(row[k] for row in table) for k in range(len(table))]
+    rows = []
+    for k, row in enumerate(table):
+        total = sum(row)
+        cells = [
+            {"count": n, "share": 0.0 if not total else 100.0 * n / total, "right": j == k} for j, n in enumerate(row)
+        ]
+        rows.append({"name": k, "cells": cells, "recall": percent(100.0 * row[k] / total if total else None)})
+    precision = [percent(100.0 * table[k][k] / n if n else None) for k, n in enumerate(columns)]
+    return {"rows": rows, "precision": precision, "classes": range(len(table))}
+
+
+def exit_rows(explored: Data) -> list[dict[str, Any]]:
+    """Rules for stopping, with what each costs."""
+    exits = (explored.get("exits") or {}).get("exits", [])
+    return [
+        {
+            "rule": "all steps" if rule["margin"] is None else f"leader ahead by {rule['margin']}",
+            "steps": f"{rule['steps']:.2f}",
+            "accuracy": percent(rule["accuracy"]),
+            "energy": amount(rule["energy"], "J"),
+            "stopped": f"{100 * rule['stopped']:.0f} %",
+        }
+        for rule in exits
+    ]
+
+
+def answer_chart(explored: Data) -> Any:
+    """Accuracy if every sample stopped after each step."""
+    exits = explored.get("exits") or {}
+    points = tuple((k, a, f"step {k}: {a:.2f} %") for k, a in enumerate(exits.get("accuracy", ()), start=1))
+    return Markup(scatter([Points("accuracy", points, line=True)], "steps run", "accuracy (%)"))
+
+
+def embedded(samples: Data | None) -> Any:
+    """Samples as JSON that cannot end its script element."""
+    return Markup(json.dumps(samples, separators=(",", ":")).replace("<", "\\u003c")) if samples else ""
+
+
+#: Rows of a comparison of runs: name, path in the summary, unit.
+COMPARED: Final = (
+    ("data", ("title",), "text"),
+    ("student", ("networks", "student", "spec"), "text"),
+    ("teacher, accuracy", ("accuracy", "teacher"), "%"),
+    ("float student, accuracy", ("accuracy", "student"), "%"),
+    ("chip, accuracy", ("accuracy", "chip"), "%"),
+    ("spikes a sample", ("activity", "spikes_per_sample"), ""),
+    ("synaptic operations a sample", ("activity", "synops_per_sample"), ""),
+    ("energy a sample (modelled)", ("modelled", "energy_per_sample_J"), "J"),
+    ("latency a sample (modelled)", ("modelled", "latency_per_sample_s"), "s"),
+    ("constants of", ("modelled", "chip"), "text"),
+    ("cores", ("chip", "cores"), ""),
+    ("parameters", ("networks", "student", "parameters"), ""),
+    ("seed", ("seed",), "text"),
+)
+
+
+def comparison(runs: Sequence[tuple[str, Data]]) -> tuple[list[str], list[list[str]]]:
+    """A head of run names, and a row for each figure; a dash where a run lacks it."""
+    rows = []
+    for name, path, unit in COMPARED:
+        values = [_reach(summary, path) for _, summary in runs]
+        if any(value is not None for value in values):
+            rows.append([name, *(_shown(value, unit) for value in values)])
+    for backend in BACKENDS:
+        values = [_reach(summary, ("equality", "differing_spikes", backend)) for _, summary in runs]
+        if any(value is not None for value in values):
+            rows.append([f"differing spikes, {backend}", *(_shown(value, "") for value in values)])
+    return ["", *(name for name, _ in runs)], rows
+
+
+def _reach(data: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        if not isinstance(data, Mapping):
+            return None
+        data = data.get(key)
+    return data
+
+
+def _shown(value: Any, unit: str) -> str:
+    if value is None:
+        return "—"
+    if unit == "%":
+        return percent(value)
+    return str(value) if unit == "text" or not isinstance(value, (int, float)) else amount(value, unit)
+
+
+def compared(runs: Sequence[tuple[str, Data]]) -> list[dict[str, Any]]:
+    """Pareto plots of runs: accuracy on the chip against energy and synaptic operations."""
+    found = []
+    for path, scale, label in (
+        (("modelled", "energy_per_sample_J"), 1e6, "modelled energy a sample (µJ)"),
+        (("activity", "synops_per_sample"), 1.0, "synaptic operations a sample"),
+    ):
+        points = []
+        for name, summary in runs:
+            x, y = _reach(summary, path), _reach(summary, ("accuracy", "chip"))
+            if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+                points.append(Points(name, ((scale * x, y, f"{percent(y)}, {scale * x:.4g}"),)))
+        chart = scatter(points, label, "accuracy (%)", log=True)
+        if chart:
+            found.append({"svg": Markup(chart), "caption": f"Accuracy against {label}."})
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -11,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy import reference
+from deploy import reference, simulator
 from deploy.errors import FileError
 from deploy.place import place
 from deploy.profile import Profile, profile
 from deploy.program import Dense, Input, Population, Program
 from deploy.report import accuracy_by_stage, render
-from deploy.report.render import FIGURES, PARTS, page
+from deploy.report.render import FIGURES, PARTS, compare, export, page
+from deploy.runfolder import Samples, samples_of, save_samples
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -48,7 +50,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if {"style", "script"} & set(self.open):
             return
         self.text += " " + data
         if self.open and self.rows and {"td", "th"} & set(self.open):
@@ -131,6 +133,9 @@ def folder(tmp_path: Path, profiled: Profile, picture: bytes) -> Path:
     (run / "config.toml").write_text('[student]\nspec = "4-20-3"  # <small>\n')
     for name in FIGURES:
         (run / name).write_bytes(picture)
+    net().save(run / "program.npz")
+    spikes = np.random.default_rng(0).integers(0, 2, (6, 30, 4)).astype(np.uint8)
+    save_samples(run / "test_spikes.npz", Samples(spikes, np.arange(30) % 3))
     return run
 
 
@@ -154,9 +159,10 @@ def test_a_complete_run_is_shown_whole(folder: Path) -> None:
 def test_figures_are_tagged_and_cited(folder: Path, profiled: Profile) -> None:
     shown = rendered(folder)
     energy = shown.row("dynamic energy a sample")
-    assert energy[5] == "modelled"
-    assert "Davies et al. 2018" in energy[6]
-    assert shown.row("spikes a sample")[5] == "counted"
+    assert energy[6] == "modelled"
+    assert energy[2] != ""
+    assert "Davies et al. 2018" in energy[7]
+    assert shown.row("spikes a sample")[6] == "counted"
     assert shown.row("active neuron updates")[3] == "81 pJ"
     assert shown.row("spike messages sent")[3] == "not published"
     assert all(line in shown.text for line in profiled.ignored)
@@ -174,7 +180,7 @@ def test_the_page_loads_nothing(folder: Path) -> None:
     html = render(folder).read_text(encoding="utf-8")
     outside = [link for link in Page(html).links if not link.startswith(("#", "data:"))]
     assert outside == []
-    assert not re.search(r"https?://|<script|@import|url\(", html)
+    assert not re.search(r"https?://|<script src|@import|url\(|fetch\(|XMLHttpRequest|import\(", html)
     assert len(re.findall(r'src="data:image/png;base64,', html)) == len(FIGURES)
 
 
@@ -231,7 +237,7 @@ def test_without_verify_the_summary_gives_the_proof(folder: Path) -> None:
 def test_names_are_escaped(folder: Path, profiled: Profile) -> None:
     bad = {**summary(profiled), "data": "<script>alert(1)</script>"}
     (folder / "summary.json").write_text(json.dumps(bad))
-    assert "<script>" not in render(folder).read_text(encoding="utf-8")
+    assert "<script>alert" not in render(folder).read_text(encoding="utf-8")
 
 
 def test_a_run_without_energy_is_shown(folder: Path) -> None:
@@ -241,7 +247,7 @@ def test_a_run_without_energy_is_shown(folder: Path) -> None:
     (folder / "summary.json").write_text(json.dumps({**summary(bare)}))
     shown = rendered(folder)
     assert "no constants published" in shown.text
-    assert "Intel has published no energy" in shown.row("dynamic energy a sample")[6]
+    assert "Intel has published no energy" in shown.row("dynamic energy a sample")[7]
 
 
 def test_an_unpublished_mesh_is_a_plain_row_of_cores(folder: Path) -> None:
@@ -267,7 +273,95 @@ def test_a_profile_alone_makes_a_page(tmp_path: Path, profiled: Profile) -> None
     profiled.to_html(tmp_path / "profile.html")
     shown = Page((tmp_path / "profile.html").read_text(encoding="utf-8"))
     assert "Profile on Intel Loihi" in shown.text
-    assert shown.row("dynamic energy a sample")[5] == "modelled"
+    assert shown.row("dynamic energy a sample")[6] == "modelled"
     assert "Proof of equality" not in shown.text
     both = Page(page(title="x", profile=profiled.to_json(), placement=place(net(), "loihi1").to_json()))
     assert "On the chip" in both.text
+
+
+def test_the_test_set_is_run_and_shown(folder: Path) -> None:
+    shown = rendered(folder)
+    matrix = [row for row in shown.rows if row and row[0] in ("0", "1", "2") and len(row) == 5]
+    counts = [int(cell or 0) for row in matrix for cell in row[1:4]]
+    assert sum(counts) == 30
+    assert "leader ahead by 2" in shown.text
+    assert "Time to a confident answer" in shown.text
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    embedded = re.search(r'id="explore-data">(.*?)</script>', html, re.DOTALL)
+    assert embedded
+    data = json.loads(embedded[1])
+    assert len(data["index"]) == len(data["answers"]) <= 24
+    assert [layer["name"] for layer in data["layers"]] == ["hidden", "out"]
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(data["layers"][1]["bits"]), np.uint8))
+    spikes = bits[: len(data["index"]) * 6 * 3].reshape(len(data["index"]), 6, 3)
+    program = Program.load(folder / "program.npz")
+    again = simulator.run(program, samples_of(folder, None).spikes[:, data["index"]])
+    np.testing.assert_array_equal(spikes.swapaxes(0, 1), again.sat)
+
+
+def test_a_run_without_a_single_spike_is_shown(folder: Path) -> None:
+    save_samples(folder / "test_spikes.npz", Samples(np.zeros((6, 5, 4), np.uint8), np.zeros(5, np.int64)))
+    shown = rendered(folder)
+    assert "5 images caused no output spike" in shown.text
+
+
+def test_a_test_set_that_does_not_run_is_named_and_the_rest_shown(folder: Path) -> None:
+    save_samples(folder / "test_spikes.npz", Samples(np.zeros((6, 5, 7), np.uint8)))
+    shown = rendered(folder)
+    assert "program.npz and test_spikes.npz" in shown.text
+    assert "the spikes have the wrong shape" in shown.text
+    assert "On the chip" in shown.text
+
+
+def test_samples_without_labels_are_explored_all_the_same(folder: Path) -> None:
+    save_samples(folder / "test_spikes.npz", Samples(np.ones((6, 5, 4), np.uint8)))
+    html = render(folder).read_text(encoding="utf-8")
+    assert '"labels":null' in html
+    assert "Confusion matrix" not in html
+
+
+def networks() -> dict[str, Any]:
+    entry = {
+        "name": "teacher", "spec": "4-200-3", "accuracy": 98.5, "parameters": 1403, "cores": 2, "spikes": 50.0,
+        "synops": 9000.0, "energy_J": 3e-7, "latency_s": 1e-4, "ann_macs": 1400, "ann_energy_J": 6e-9,
+        "ac_energy_J": 5e-9,
+    }  # fmt: skip
+    return {"chip": "loihi1", "samples": 100, "networks": [entry, {**entry, "name": "student", "synops": 900.0}]}
+
+
+def test_networks_are_compared_in_one_table(folder: Path) -> None:
+    (folder / "networks.json").write_text(json.dumps(networks()))
+    shown = rendered(folder)
+    row = next(row for row in shown.rows if row[0] == "teacher" and len(row) == 12)
+    assert row[1:7] == ["4-200-3", "98.50 %", "1,403", "2", "50", "9,000"]
+    assert "Accuracy against synaptic operations a sample" in shown.text
+    (folder / "networks.json").write_text('{"networks": [{}]}')
+    assert "networks.json  is damaged" in rendered(folder).text
+
+
+def test_runs_are_compared(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    data = json.loads((folder / "summary.json").read_text())
+    del data["modelled"]
+    (other / "summary.json").write_text(json.dumps({**data, "accuracy": {"chip": 50.0}}))
+    shown = Page(compare([folder, other], tmp_path / "both.html").read_text(encoding="utf-8"))
+    assert shown.rows[0] == ["", "digits", "other"]
+    assert shown.row("chip, accuracy")[1:] == ["98.00 %", "50.00 %"]
+    assert shown.row("energy a sample")[2] == "—"
+    with pytest.raises(FileError, match="at least two runs"):
+        compare([folder], tmp_path / "x.html")
+    with pytest.raises(FileError):
+        compare([folder, tmp_path], tmp_path / "x.html")
+    (other / "summary.json").write_text("[]")
+    with pytest.raises(FileError, match="the summary is no table"):
+        compare([folder, other], tmp_path / "x.html")
+
+
+def test_a_report_as_data(folder: Path, tmp_path: Path) -> None:
+    data = json.loads(export(folder, tmp_path / "all.json").read_text())
+    assert data["missing"] == []
+    assert sum(map(sum, data["test_set"]["confusion"])) == 30
+    assert data["profile.json"]["chip"] == "loihi1"
+    with pytest.raises(FileError, match="there is no run folder"):
+        export(tmp_path / "nowhere", tmp_path / "x.json")
