@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,15 +161,9 @@ def _by_lava(program: Program, spikes: npt.NDArray[Any], steps: int) -> Trace:
 
 
 def _by_netx(program: Program, spikes: npt.NDArray[Any], steps: int) -> Trace:
-    """lava-dl's ``netx.hdf5.Network`` on the file that :mod:`deploy.loihi.netx` writes."""
-    try:
-        module: Any = import_module("deploy.loihi.netx")
-    except ModuleNotFoundError as error:
-        raise VerifyError(
-            "this version does not run netx files", got=error, allowed="reference, simulator, lava"
-        ) from error
-    trace: Trace = module.run(program, spikes, steps=steps)
-    return trace
+    from deploy.loihi.netx_run import run_netx
+
+    return run_netx(program, spikes, steps=steps)
 
 
 RUNNERS: Final[dict[str, Runner]] = {

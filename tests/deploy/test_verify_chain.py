@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from deploy import ptq, reference
 from deploy.errors import ConfigError, GraphError, VerifyError
 from deploy.lower import lower
 from deploy.runfolder import Samples, save_samples
-from deploy.verify import RUNNERS
 from deploy.verify_chain import ChainReport, chain, pair
 from deploy.verify_file import verify_file
 from deploy.verify_picture import parting
@@ -134,13 +132,20 @@ def _line() -> tuple[tuple[str, str], ...]:
     return (("in", "one"), ("one", "out"))
 
 
-def test_without_netx_that_is_said(monkeypatch: pytest.MonkeyPatch, quantized: nir.Graph) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(sys.modules["deploy.verify"], "import_module", missing)
-    with pytest.raises(VerifyError, match="does not run netx"):
-        RUNNERS["netx"](lower(quantized), events(), STEPS)
+@pytest.mark.lava
+def test_netx_and_lava_stand_at_the_end_of_the_chain() -> None:
+    """A student without a loop and without fine biases, which netx holds."""
+    nodes = tuple(
+        replace(node, bias=None) if isinstance(node, nir.Affine) else node
+        for node in foreign("zero").nodes
+        if node.name != "back"
+    )
+    edges = tuple(edge for edge in foreign("zero").edges if "back" not in edge)
+    plain = nir.Graph(nodes, edges, DT, "zero")
+    made = ptq.quantize(plain, events(), correct_bias=False).graph
+    result = chain(made, events()[:, :2], against=("reference", "simulator", "lava", "netx"), float_source=plain)
+    assert [run.name for run in result.executions][-3:] == ["simulator", "lava", "netx"]
+    assert result.raise_if_different().executions[-1].layers["one"].any()
 
 
 def test_each_switch_alone(quantized: nir.Graph) -> None:
