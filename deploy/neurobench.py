@@ -77,12 +77,12 @@ def metrics(program: Program, trace: Trace) -> Metrics:
         activation_sparsity=(steps - spikes) / steps,
         effective_acs=(sum(ops.values()) - macs) / trace.samples,
         effective_macs=macs / trace.samples,
-        dense=float(_connections(program) * trace.steps),
+        dense=float(connections(program) * trace.steps),
         membrane_updates=_updates(program, trace) / trace.samples,
     )
 
 
-def _connections(program: Program) -> int:
+def connections(program: Program) -> int:
     """Connections with every stored weight counted, zero or not."""
     total = 0
     for synapse in program.synapses:

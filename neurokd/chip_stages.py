@@ -27,6 +27,7 @@ from deploy.report import accuracy_by_stage, activity_by_layer, energy_by_event,
 from deploy.runfolder import NIR, PROGRAM, STUDENT_SPIKES, TEST_SPIKES, Samples, save_layers, save_samples
 from deploy.trace import Trace, concatenate
 from deploy.verify import compare, verify
+from neurokd import networks
 from neurokd.export import export
 from neurokd.feed import Batch, Feed
 from neurokd.from_nir import from_nir
@@ -182,6 +183,7 @@ def report(run: Run) -> Facts:
     """
     summary = summarize(run)
     write_json(run.folder / "summary.json", summary)
+    networks.write(run)
     accuracy_by_stage(summary["accuracy"], run.folder / "accuracy.png")
     render(run.folder)
     broken = {name: n for name, n in summary["equality"]["differing_spikes"].items() if n}

@@ -1,0 +1,123 @@
+"""The report in headless Chromium: no console error, offline, every figure drawn; skipped without Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploy import simulator
+from deploy.place import place
+from deploy.profile import profile
+from deploy.program import Conv, Dense, Input, Population, Program
+from deploy.report import render
+from deploy.runfolder import Samples, save_samples
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small convolutional network on graded colour images."""
+    folder = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    layers = (
+        Population("conv", (4, 4, 4), 4095, 410, 300, np.zeros(64, int)),
+        Population("out", (3,), 4095, 410, 60, np.zeros(3, int)),
+    )
+    blocks = (
+        Conv("a", "in", "conv", rng.integers(-20, 40, (4, 3, 3, 3)) * 2),
+        Dense("b", "conv", "out", rng.integers(-20, 40, (3, 64)) * 2),
+    )
+    program = Program(Input("in", (3, 6, 6), 4), layers, blocks)
+    images = rng.integers(0, 16, (40, 3, 6, 6)).astype(np.uint8)
+    program.save(folder / "program.npz")
+    save_samples(folder / "test_spikes.npz", Samples(images, rng.integers(0, 3, 40), 5))
+    trace = simulator.run(program, images, steps=5)
+    placement = place(program, "loihi1")
+    (folder / "profile.json").write_text(json.dumps(profile(program, trace, "loihi1", placement).to_json()))
+    (folder / "placement.json").write_text(json.dumps(placement.to_json()))
+    (folder / "config.toml").write_text("seed = 0\n")
+    return render(folder)
+
+
+def browse(page: Path, tmp_path: Path, *options: str) -> tuple[str, str]:
+    """The page's document after its script ran, and what Chromium logged; every host name leads nowhere."""
+    assert CHROMIUM
+    command = [
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=3000",
+        *options, page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.stdout, done.stderr
+
+
+def probed(page: Path, tmp_path: Path) -> Path:
+    """The page with a script at its end that counts what each canvas shows, and clicks through the explorer."""
+    probe = """<script>
+    window.addEventListener("load", function () {
+      var found = {};
+      function ink(id) {
+        var c = document.getElementById(id), d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data, n = 0;
+        for (var k = 3; k < d.length; k += 4) { if (d[k]) { n++; } }
+        return n;
+      }
+      ["x-input", "x-raster", "x-map", "x-answer"].forEach(function (id) { found[id] = ink(id); });
+      document.getElementById("x-next").click();
+      var layer = document.getElementById("x-layer"), step = document.getElementById("x-step");
+      layer.value = "1"; layer.dispatchEvent(new Event("change"));
+      step.value = "2"; step.dispatchEvent(new Event("input"));
+      found.sample = document.getElementById("x-sample").value;
+      found.count = document.getElementById("x-count").textContent;
+      found.says = document.getElementById("x-says").textContent;
+      found.images = Array.from(document.images).filter(function (i) { return !i.naturalWidth; }).length;
+      found.charts = Array.from(document.querySelectorAll("svg.chart")).map(function (s) {
+        return s.querySelectorAll("circle").length; });
+      document.body.setAttribute("data-probe", JSON.stringify(found));
+    });
+    </script></body>"""
+    copy = tmp_path / "probed.html"
+    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    return copy
+
+
+def test_the_page_runs_offline_without_errors_and_draws_everything(report: Path, tmp_path: Path) -> None:
+    document, log = browse(probed(report, tmp_path), tmp_path, "--dump-dom")
+    assert not [line for line in log.splitlines() if "CONSOLE" in line]
+    assert 'data-drawn="yes"' in document
+    raw = re.search(r'data-probe="([^"]*)"', document)
+    assert raw, "the probe did not run"
+    found = json.loads(raw[1].replace("&quot;", '"'))
+    assert all(found[name] > 100 for name in ("x-input", "x-raster", "x-map", "x-answer")), found
+    assert found["sample"] == "1"
+    assert "of out up to step 2" in found["count"]
+    assert "step 2" in found["says"]
+    assert found["images"] == 0
+    assert len(found["charts"]) >= 3
+    assert min(found["charts"]) >= 5
+
+
+@pytest.mark.parametrize("size", ["400,900", "1200,900"])
+def test_nothing_is_wider_than_the_screen(report: Path, tmp_path: Path, size: str) -> None:
+    probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth;</script></body>"
+    copy = tmp_path / "wide.html"
+    copy.write_text(report.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    document, _ = browse(copy, tmp_path, "--dump-dom", f"--window-size={size}")
+    found = re.search(r'data-wide="(-?\d+)"', document)
+    assert found
+    assert int(found[1]) <= 0
+
+
+def test_the_page_prints(report: Path, tmp_path: Path) -> None:
+    target = tmp_path / "page.pdf"
+    browse(report, tmp_path, f"--print-to-pdf={target}")
+    assert target.read_bytes().startswith(b"%PDF")
+    assert target.stat().st_size > 20_000
