@@ -160,7 +160,7 @@ def _unquantized(graph: Graph) -> Iterator[Finding]:
                 "the node is not quantized: the file states no integer grid for it",
                 "float parameters only",
                 "the neurokd metadata block on each synapse and neuron",
-                "quantize the network first: `neurokd quantize`",
+                "quantize it first: `neurokd-deploy quantize`, or fine-tune it: `neurokd quantize`",
             )
 
 

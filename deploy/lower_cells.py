@@ -85,7 +85,7 @@ def cell(graph: nir.Graph, node: nir.Neuron) -> Cell:
             where=f"node {node.name!r}",
             got="float parameters only",
             allowed="a file with the neurokd metadata block on each synapse and neuron",
-            next_step="quantize it first: `neurokd quantize`",
+            next_step="quantize it first: `neurokd-deploy quantize`, or fine-tune it: `neurokd quantize`",
         )
     assert graph.dt is not None, "a graph with neurons has a time step"
     parameters = discretize(node, graph.dt)

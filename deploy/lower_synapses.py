@@ -157,7 +157,7 @@ def _common(node: nir.Affine | nir.Conv2d, source: str, target: str, delay: int)
             where=f"node {node.name!r}",
             got="float weights only",
             allowed="weight_exp, weight_bits and sign_mode in the node's neurokd metadata",
-            next_step="quantize the network first: `neurokd quantize`",
+            next_step="quantize it first: `neurokd-deploy quantize`, or fine-tune it: `neurokd quantize`",
         )
     return {
         "name": node.name, "source": source, "target": target, "weight_exp": grid.weight_exp,
