@@ -42,6 +42,7 @@ def scatter(series: Sequence[Points], x: str, y: str, *, log: bool = False) -> s
         return across, down
 
     parts = [_axes(x, y, (x_low, x_high), (y_low, y_high), log)]
+    labels: list[tuple[float, float]] = []
     for k, one, points in shown:
         places = [at(p) for p in points]
         if one.line and len(places) > 1:
@@ -51,14 +52,20 @@ def scatter(series: Sequence[Points], x: str, y: str, *, log: bool = False) -> s
             title = html.escape(f"{one.name}: {label}")
             parts.append(f'<circle class="s{k % 6}" cx="{a:.1f}" cy="{b:.1f}" r="4"><title>{title}</title></circle>')
             if not one.line:
-                end = a > WIDTH * 0.7
-                move = -8 if end else 8
-                anchor = "end" if end else "start"
-                text = html.escape(one.name)
-                parts.append(
-                    f'<text class="label" x="{a + move:.1f}" y="{b + 4:.1f}" text-anchor="{anchor}">{text}</text>'
-                )
+                parts.append(_label(one.name, a, b, labels))
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def _label(name: str, across: float, down: float, taken: list[tuple[float, float]]) -> str:
+    """A name beside its mark, moved down until it covers no earlier one."""
+    left = across > WIDTH * 0.7
+    down += 4
+    while any(abs(down - other) < 14 and abs(across - beside) < 150 for beside, other in taken):
+        down += 14
+    taken.append((across, down))
+    anchor = "end" if left else "start"
+    place = f'x="{across + (-9 if left else 9):.1f}" y="{down:.1f}" text-anchor="{anchor}"'
+    return f'<text class="label" {place}>{html.escape(name)}</text>'
 
 
 def _drawable(point: tuple[float, float, str], log: bool) -> bool:
@@ -87,7 +94,7 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
 
 
 def _si(value: float) -> str:
-    return f"{value:,.6g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
 def _axes(x: str, y: str, xs: tuple[float, float], ys: tuple[float, float], log: bool) -> str:
