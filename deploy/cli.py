@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 lava = typer.Typer(no_args_is_help=True, help="Lava, the oracle: install it into this environment.")
 app.add_typer(lava, name="lava")
+netx = typer.Typer(no_args_is_help=True, help="lava-dl's netx files (HDF5): write them, read them.")
+app.add_typer(netx, name="netx")
 console = Console()
 
 Source = Annotated[Path, typer.Argument(help="Run folder, .nir file or program .npz.", show_default=False)]
@@ -80,7 +82,7 @@ def check(
 def run(
     source: Source,
     spikes: SpikesFile = None,
-    target: Annotated[str, typer.Option(help="simulator, reference or lava.")] = "simulator",
+    target: Annotated[str, typer.Option(help="simulator, reference, lava, netx, or loihi2 (a board).")] = "simulator",
     out: Annotated[Path | None, typer.Option(help="Write answers, counters and spikes to this .npz.")] = None,
     chip: ChipName = "loihi2",
     steps: Steps = None,
@@ -295,6 +297,51 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = examine()
     _print([c.to_json() for c in checks], as_json, lambda: as_text(checks))
+
+
+@netx.command("write")
+def netx_write(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="The .net file to write.", show_default=False)],
+    chip: ChipName = "loihi2",
+    round_biases: Annotated[
+        bool, typer.Option("--round-biases", help="Move biases to multiples of 64, the finest netx holds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write what lava-dl's netx.hdf5.Network loads; refuse, with every reason, what it cannot hold exactly."""
+    from deploy.loihi import netx as files
+    from deploy.runfolder import program_of
+
+    program = program_of(source, chip)
+    written = files.round_biases(program) if round_biases else program
+    files.write(written, out)
+    told = files.arguments(written, written.steps)
+    facts = {"file": str(out), "arguments": told, "biases_rounded": written.digest != program.digest}
+    call = ", ".join([repr(str(out)), *(f"{name}={value}" for name, value in told.items())])
+    note = "\nbiases were rounded: this is another network; compare them on the simulator" if round_biases else ""
+    _print(facts, as_json, lambda: f"wrote {out}\nnetx.hdf5.Network({call}){note}")
+
+
+@netx.command("read")
+def netx_read(
+    file: Annotated[Path, typer.Argument(help="A .net file of lava-dl.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="The program .npz to write.", show_default=False)],
+    input_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of graded input; the file does not say.")] = 1,
+    steps: Steps = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a netx file as a program that every other command takes."""
+    from deploy.loihi import netx as files
+
+    program = files.read(file, input_bits=input_bits, steps=steps)
+    program.save(out)
+    layers = [{"name": p.name, "shape": list(p.shape)} for p in program.populations]
+    _print(
+        {"program": str(out), "input": list(program.input.shape), "layers": layers},
+        as_json,
+        lambda: f"wrote {out}: {', '.join(f'{p.name} {p.shape}' for p in program.populations)}",
+    )
 
 
 @lava.command("install")

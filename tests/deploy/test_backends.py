@@ -7,7 +7,7 @@ import pytest
 
 from deploy.backends import TARGETS, run
 from deploy.errors import ConfigError
-from deploy.loihi import client
+from deploy.loihi import client, netx_run
 from deploy.testing import differences, random_case
 from deploy.trace import Trace
 
@@ -33,7 +33,10 @@ def test_lava_is_asked_with_the_same_options(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(client, "run_lava", stand_in)
     assert run(case.program, case.spikes, target="lava", timeout=3.0) is answer
-    assert asked == [{"timeout": 3.0}]
+    assert run(case.program, case.spikes, target="loihi2") is answer
+    monkeypatch.setattr(netx_run, "run_netx", stand_in)
+    assert run(case.program, case.spikes, target="netx", steps=4) is answer
+    assert asked == [{"timeout": 3.0}, {"target": "loihi2"}, {"steps": 4}]
 
 
 def test_an_unknown_target_is_refused() -> None:

@@ -119,6 +119,24 @@ def test_check_takes_what_a_file_does_not_say(deploy: Cli, folder: Path) -> None
     assert "reset rule" in deploy("check", folder, "--reset", "subtract").out
 
 
+def test_netx_files_are_written_read_and_run(
+    deploy: Cli, as_json: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    written = deploy("netx", "write", folder, tmp_path / "a.net", "--round-biases")
+    assert written.code == 0, written.err
+    assert f"netx.hdf5.Network('{tmp_path / 'a.net'}', input_message_bits=0" in written.out
+    assert "another network" in written.out
+    facts = as_json("netx", "write", folder, tmp_path / "a.net")
+    assert facts["biases_rounded"] is False
+    layers = as_json("netx", "read", tmp_path / "a.net", tmp_path / "program.npz")["layers"]
+    assert [layer["shape"] for layer in layers] == [[6], [3]]
+    assert "wrote" in deploy("netx", "read", tmp_path / "a.net", tmp_path / "program.npz").out
+    again = as_json("run", tmp_path / "program.npz", "--spikes", folder / runfolder.TEST_SPIKES)
+    ours = as_json("run", folder)
+    assert again["spikes_per_sample"] == ours["spikes_per_sample"]
+    assert again["accuracy"] == ours["accuracy"]
+
+
 def test_run_counts_and_scores(deploy: Cli, as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     facts = as_json("run", folder, "--out", tmp_path / "trace.npz")
     assert (facts["samples"], facts["steps"], facts["accuracy"], facts["target"]) == (8, 6, 100.0, "simulator")
