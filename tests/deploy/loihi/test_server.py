@@ -149,7 +149,8 @@ def family(pid: int) -> list[int]:
 
 
 PARENT = textwrap.dedent("""
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born with SIGINT ignored
     import numpy as np
     from deploy.loihi import process, server
     from deploy.testing import random_case
