@@ -238,22 +238,21 @@ def main() -> None:
     parser.add_argument("--repos", type=Path, help="folder with clones named owner+name")
     parser.add_argument("--only", help="one framework")
     options = parser.parse_args()
-    rows: list[Row] = []
     for framework, name in ENVIRONMENTS.items():
         python = options.envs / name / "bin" / "python"
         if not python.exists() or options.only not in (None, framework):
             print(f"{framework}: not run ({python} is {'there' if python.exists() else 'not there'})")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            rows += rows_of(framework, python, Path(folder), options.repos)
-    write_rows("interop", rows)
+            write_rows("interop", rows_of(framework, python, Path(folder), options.repos))
     write_page()
 
 
 def rows_of(framework: str, python: Path, folder: Path, repos: Path | None) -> list[Row]:
     """One row a job."""
     jobs = list(jobs_of(framework, python, folder, repos))
-    versions = {**ask(python, framework, jobs, folder), **our_versions("nir", "numpy")}
+    ours = {f"neurokd's {name}": version for name, version in our_versions("nir", "numpy").items() if name != "python"}
+    versions = {**ask(python, framework, jobs, folder), **ours}
     rows = []
     for job in jobs:
         verdict = judged(job)

@@ -147,4 +147,4 @@ PUBLISHED: Final = (
     _neuron_file("neuromorphs/NIRTorch", "tests/lif_norse.nir", "norse", "zero", "norse"),
     _braille("norse/norse", "norse/torch/utils/test/braille.nir", "zero", "norse", "snntorch"),
 )
-"""Every ``.nir`` file at the head of the repositories of the NIR paper, sinabs, nirtorch and norse (SpikingJelly: none)."""
+"""Every ``.nir`` file at the head of the repositories of the NIR paper, sinabs, nirtorch and norse."""

@@ -59,21 +59,24 @@ class Norse:
         """Its modules that have a NIR node, behind a Linear where they are neurons."""
         import norse.torch as norse
 
-        fast, slow, low = torch.tensor(200.0), torch.tensor(100.0), torch.tensor(0.3)
-        box = norse.LIFBoxParameters(tau_mem_inv=slow, v_th=low)
-        cuba = norse.LIFParameters(tau_mem_inv=slow, tau_syn_inv=fast, v_th=low)
-        leak = norse.LIBoxParameters(tau_mem_inv=slow)
-        fire = norse.IAFParameters(v_th=torch.tensor(1.0))
+        def each(value: float, *shape: int) -> torch.Tensor:
+            return torch.full(shape or (5,), value)
+
+        rest = {"v_leak": each(0.0), "v_reset": each(0.0), "v_th": each(0.3)}
+        box = norse.LIFBoxParameters(tau_mem_inv=each(100.0), **rest)
+        cuba = norse.LIFParameters(tau_mem_inv=each(100.0), tau_syn_inv=each(200.0), **rest)
+        leak = norse.LIBoxParameters(tau_mem_inv=each(100.0), v_leak=each(0.0))
         neurons = {
             "LIF": norse.LIFBoxCell(box, dt=DT), "CubaLIF": norse.LIFCell(cuba, dt=DT),
-            "LI": norse.LIBoxCell(leak, dt=DT), "IF": norse.IAFCell(fire, dt=DT),
+            "LI": norse.LIBoxCell(leak, dt=DT), "IF": norse.IAFCell(norse.IAFParameters(v_th=each(1.0)), dt=DT),
         }  # fmt: skip
         made = {name: norse.SequentialState(_weights(nn.Linear(6, 5)), cell) for name, cell in neurons.items()}
+        fire = norse.IAFCell(norse.IAFParameters(v_th=each(1.0, 6, 5, 6)), dt=DT)
         conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))
         return {
             **made,
             "Affine": norse.SequentialState(_weights(nn.Linear(6, 5))),
-            "Conv2d": norse.SequentialState(conv),
+            "Conv2d": norse.SequentialState(conv, fire),
         }
 
     def export(self, module: Any, x: torch.Tensor, path: str) -> None:
@@ -100,8 +103,12 @@ class Sinabs:
         import sinabs.layers as sl
 
         size, tau = {"num_timesteps": 20}, torch.tensor([10.0])
+
+        def fire() -> Any:
+            return sl.IAFSqueeze(spike_threshold=torch.tensor(1.0), min_v_mem=None, **size)
+
         neurons = {
-            "IF": sl.IAFSqueeze(spike_threshold=torch.tensor(1.0), min_v_mem=None, **size),
+            "IF": fire(),
             "LIF": sl.LIFSqueeze(tau_mem=tau, spike_threshold=torch.tensor([1.0]), norm_input=False, **size),
             "LI": sl.ExpLeakSqueeze(tau_mem=tau, norm_input=False, **size),
         }  # fmt: skip
@@ -109,9 +116,9 @@ class Sinabs:
         conv = _weights(nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 0), (1, 2), groups=2))
         line = _weights(nn.Conv1d(4, 6, 3, 2, 3, 2, groups=2))
         return {
-            **made, "Affine": nn.Sequential(_weights(nn.Linear(6, 5))), "Conv2d": nn.Sequential(conv),
-            "Conv1d": nn.Sequential(line), "SumPool2d": nn.Sequential(sl.SumPool2d((2, 2), stride=(2, 1))),
-            "Flatten": nn.Sequential(nn.Flatten(), _weights(nn.Linear(4 * 9 * 8, 5))),
+            **made, "Affine": nn.Sequential(_weights(nn.Linear(6, 5))), "Conv2d": nn.Sequential(conv, fire()),
+            "Conv1d": nn.Sequential(line, fire()), "SumPool2d": nn.Sequential(sl.SumPool2d((2, 2), stride=(2, 1))),
+            "Flatten": nn.Sequential(conv, fire(), nn.Flatten(), _weights(nn.Linear(6 * 5 * 6, 5)), fire()),
         }  # fmt: skip
 
     def export(self, module: Any, x: torch.Tensor, path: str) -> None:
@@ -227,7 +234,48 @@ class Snntorch:
     def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
         from snntorch.import_nir import import_from_nir
 
-        return import_from_nir(_read(path))
+        graph = _read(path)
+        loop = "lif1.w_rec" in graph.nodes
+        return Braille(graph, reset) if loop else import_from_nir(graph)
+
+
+class Braille(nn.Module):
+    """The NIR paper's recurrent network on snntorch's own neurons, its loop by hand.
+
+    snntorch's importer makes RSynaptic(reset_delay=False) of it, which fails in its forward (0.8.1 to 1.0.0), or fails
+    itself (1.0.0 with nirtorch 2.6).
+    """
+
+    def __init__(self, graph: Any, reset: str) -> None:
+        super().__init__()
+        self.layers = {name: self._linear(graph.nodes[name]) for name in ("fc1", "fc2", "lif1.w_rec")}
+        self.cells = {name: self._cell(graph.nodes[name], reset) for name in ("lif1.lif", "lif2")}
+
+    @staticmethod
+    def _linear(node: Any) -> nn.Linear:
+        layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=hasattr(node, "bias"))
+        layer.weight.data = torch.tensor(np.asarray(node.weight), dtype=torch.float32)
+        if hasattr(node, "bias"):
+            layer.bias.data = torch.tensor(np.asarray(node.bias), dtype=torch.float32)
+        return layer
+
+    @staticmethod
+    def _cell(node: Any, reset: str) -> Any:
+        import snntorch as snn
+
+        beta, alpha = 1 - 1e-4 / float(node.tau_mem.flat[0]), 1 - 1e-4 / float(node.tau_syn.flat[0])
+        threshold = float(node.v_threshold.flat[0])
+        return snn.Synaptic(alpha, beta, threshold=threshold, reset_mechanism=reset, reset_delay=False)
+
+    def forward(self, x: torch.Tensor, state: Any = None) -> Any:
+        spikes, first, second = state if state is not None else (torch.zeros(len(x), self._size()), (), ())
+        current = self.layers["fc1"](x) + self.layers["lif1.w_rec"](spikes)
+        spikes, *first = self.cells["lif1.lif"](current, *first)
+        out, *second = self.cells["lif2"](self.layers["fc2"](spikes), *second)
+        return out, (spikes, first, second)
+
+    def _size(self) -> int:
+        return int(self.layers["lif1.w_rec"].weight.shape[0])
 
 
 class Rockpool:
