@@ -38,11 +38,15 @@ def _is(name: str) -> bool:
         return False
 
 
-def configuration() -> Any:
-    """Lava's run configuration for the chip."""
+def configuration(tag: str | None = None) -> Any:
+    """Lava's run configuration for the chip, which takes a neuro core's model of a process where there is one.
+
+    Args:
+        tag: As Lava's ``select_tag``; None on a board, as in Intel's own examples.
+    """
     from lava.magma.core.run_configs import Loihi2HwCfg
 
-    return Loihi2HwCfg()
+    return Loihi2HwCfg(select_tag=tag)
 
 
 def build_adapter(entry: dict[str, Any], arrays: object) -> Any:
