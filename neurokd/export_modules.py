@@ -226,8 +226,6 @@ def _build(built: _Built, call: Call) -> str:
         return _source(built, call)
     if isinstance(call.module, RESHAPES):
         return _source(built, call)
-    if type(call.module) not in TAKEN:
-        raise refuse(call, "this module has no counterpart in NIR", got=type(call.module).__name__, allowed=ALLOWED)
     if type(call.module) in NEURONS:
         return _add_neuron(built, name, call)
     source = _source(built, call)
