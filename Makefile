@@ -21,7 +21,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test test-long test-310 lint parity scoreboard bench finetune reproduce clean
+.PHONY: setup demo test test-long test-310 lint parity validate scoreboard bench finetune reproduce clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -89,6 +89,27 @@ bench: setup
 # The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
 reproduce: setup
 	$(BIN)/neurokd reproduce $(ARGS)
+
+# Energy, latency and counts against SANA-FE (GPL: an environment and processes of its own), NeuroBench and published
+# figures; writes docs/energy-model.md and docs/chips.md.
+OTHERS := $(VENV)/others
+VALIDATE := NEUROKD_SANAFE_PYTHON=$(CURDIR)/$(OTHERS)/sanafe/bin/python \
+	NEUROKD_NEUROBENCH_PYTHON=$(CURDIR)/$(OTHERS)/neurobench/bin/python
+
+$(OTHERS)/sanafe/.installed:
+	$(PYTHON) -m venv $(OTHERS)/sanafe
+	$(OTHERS)/sanafe/bin/python -m pip install --disable-pip-version-check --no-input sanafe==2.2.9 numpy
+	touch $@
+
+$(OTHERS)/neurobench/.installed: constraints.txt
+	$(PYTHON) -m venv $(OTHERS)/neurobench
+	$(OTHERS)/neurobench/bin/python -m pip install --disable-pip-version-check --no-input \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH) neurobench==2.3.0 snntorch
+	touch $@
+
+validate: setup $(OTHERS)/sanafe/.installed $(OTHERS)/neurobench/.installed
+	$(VALIDATE) $(BIN)/python -m benchmarks.validate $(ARGS)
+	$(BIN)/python -m benchmarks.energy_page
 
 finetune: setup
 	$(BIN)/python -m benchmarks.finetune $(ARGS)
