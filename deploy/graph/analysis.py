@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 
 from deploy.errors import GraphError
 from deploy.graph import block
-from deploy.graph.convention import narrow_inputs, settle_dt, settle_reset, stretch_outputs
+from deploy.graph.convention import (
+    mend_outputs,
+    narrow_inputs,
+    settle_dt,
+    settle_reset,
+    stretch_outputs,
+)
 from deploy.graph.discrete import check_rates
 from deploy.graph.finding import Finding
 from deploy.graph.graph import Graph, arrange, check_wiring
@@ -112,7 +118,10 @@ def _wired(
     nodes, notes = narrow_inputs(nodes, edges)
     analysis.notes += notes
     shapes = _shapes(nodes, edges, [])
-    nodes, notes = stretch_outputs(nodes, {name: found.input for name, found in _arriving(edges, shapes).items()})
+    arriving = {name: found.input for name, found in _arriving(edges, shapes).items()}
+    nodes, notes = stretch_outputs(nodes, arriving)
+    analysis.notes += notes
+    nodes, notes = mend_outputs(nodes, edges, arriving)
     analysis.notes += notes
     if not broken:
         _add_outputs(nodes, edges, shapes, analysis)

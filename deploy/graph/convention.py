@@ -25,7 +25,7 @@ from deploy.errors import GraphError
 from deploy.graph.coerce import FloatArray
 from deploy.graph.finding import Finding
 from deploy.graph.neurons import IF, LI, LIF, SPIKING, CubaLI, CubaLIF, Delay, I
-from deploy.graph.nodes import Affine, Input, Node, Output
+from deploy.graph.nodes import Affine, Conv2d, Input, Node, Output
 from deploy.graph.quantization import Reset
 
 COMMON_DT = 1e-4
@@ -245,5 +245,31 @@ def narrow_inputs(nodes: Sequence[Node], edges: Sequence[tuple[str, str]]) -> tu
             if all(isinstance(target, Affine) and target.weight.shape[1] == width for target in fed):
                 notes.append(Finding("note", node.name, "leading axes of 1 left out (batch)", f"{node.shape}"))
                 node = Input(node.name, (width,), metadata=node.metadata)
+        result.append(node)
+    return result, notes
+
+
+def mend_outputs(
+    nodes: Sequence[Node], edges: Sequence[tuple[str, str]], arriving: dict[str, tuple[int, ...]]
+) -> tuple[list[Node], list[Finding]]:
+    """Output nodes after a convolution with a non-square kernel, declared with the width that nir 1.0.8 infers.
+
+    It takes the kernel's height for both axes (``nir/ir/utils.py``), and exporters write what it infers.
+    """
+    by_name = {node.name: node for node in nodes}
+    result: list[Node] = []
+    notes: list[Finding] = []
+    for node in nodes:
+        before = [by_name.get(source) for source, target in edges if target == node.name]
+        shape = arriving.get(node.name)
+        if isinstance(node, Output) and shape and len(before) == 1 and isinstance(before[0], Conv2d):
+            conv = before[0]
+            slack = conv.dilation[1] * (conv.weight.shape[3] - conv.weight.shape[2])
+            seen = (shape[-1] - 1) * conv.stride[1]
+            likely = {(seen + rest + slack) // conv.stride[1] + 1 for rest in range(conv.stride[1])}
+            if node.shape != shape and node.shape[:-1] == shape[:-1] and node.shape[-1] in likely:
+                what = "the declared width is the one nir 1.0.8 infers wrongly for a non-square kernel; left out"
+                notes.append(Finding("warning", node.name, what, f"{node.shape}", f"{shape}"))
+                node = Output(node.name, shape, metadata=node.metadata)
         result.append(node)
     return result, notes

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deploy.errors import GraphError
-from deploy.graph import IF, LI, LIF, Affine, CubaLIF, Delay, I, Input, Node, Output
-from deploy.graph.convention import narrow_inputs, settle_dt, settle_reset, stretch_outputs
+from deploy.graph import IF, LI, LIF, Affine, Conv2d, CubaLIF, Delay, I, Input, Node, Output
+from deploy.graph.convention import mend_outputs, narrow_inputs, settle_dt, settle_reset, stretch_outputs
 
 
 def lif_by_snntorch(beta: float) -> LIF:
@@ -165,3 +165,12 @@ def test_inputs_lose_a_batch_axis_only_before_weight_matrices_that_fit() -> None
     assert [node.shape for node in made if isinstance(node, Input)] == [(6,), (2, 6), (1, 5), (6,)]
     assert [note.node for note in notes] == ["a"]
     assert narrow_inputs(nodes[:1], []) == (nodes[:1], []), "an Input that nothing reads stays"
+
+
+def test_a_width_that_nir_infers_wrongly_is_mended_and_said() -> None:
+    conv = Conv2d("conv", np.ones((6, 4, 3, 2)), stride=(2, 1), padding=(1, 0), dilation=(1, 2))
+    nodes = [conv, Output("wrong", (6, 5, 4)), Output("other", (6, 5, 3)), Output("right", (6, 5, 6))]
+    edges = [("conv", node.name) for node in nodes[1:]]
+    made, notes = mend_outputs(nodes, edges, {node.name: (6, 5, 6) for node in nodes[1:]})
+    assert [node.shape for node in made if isinstance(node, Output)] == [(6, 5, 6), (6, 5, 3), (6, 5, 6)]
+    assert [(note.node, note.severity) for note in notes] == [("wrong", "warning")]
