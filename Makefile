@@ -85,6 +85,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.run $(ARGS)
 	$(BIN)/python -m benchmarks.lava_repair
 	$(BIN)/python -m benchmarks.lava_worker
+	$(BIN)/python -m benchmarks.netx
+	$(BIN)/python -m benchmarks.loihi_page
 
 # The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
 reproduce: setup
