@@ -171,13 +171,13 @@ def _check_usable(layer: str, weight: Tensor, bias: Tensor) -> None:
 
 
 def _weight_step(weight: Tensor, bits: int, search: str) -> float:
-    low, _ = fp.weight_limits(bits, "mixed")
-    magnitudes = weight.abs().flatten()
-    largest = float(magnitudes.max()) / -low
+    low, high = fp.weight_limits(bits, "mixed")  # -256 and 192 at 3 bits: the positive side clips first
+    needed = torch.maximum(weight / high, weight / low).flatten()
     if search == "max":
-        return largest
+        return float(needed.max())
     if search == "percentile":
-        return float(magnitudes.kthvalue(math.ceil(PERCENTILE * len(magnitudes))).values) / -low or largest
+        return float(needed.kthvalue(math.ceil(PERCENTILE * len(needed))).values) or float(needed.max())
+    largest = float(weight.abs().max()) / -low
     return min((largest * part for part in _CANDIDATES), key=lambda step: _rounding_error(weight, bits, step))
 
 

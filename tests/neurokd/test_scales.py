@@ -263,3 +263,16 @@ def test_sums_that_no_grid_holds_are_refused() -> None:
         choose(torch.ones(1, 40_000), unit=1 / 255)
     assert "40000 inputs of up to 255" in caught.value.got
     assert "fewer input bits" in caught.value.next_step
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_max_clips_no_weight_at_any_width(bits: int, sign: float) -> None:
+    """At 2 bits the grid is -256, -128, 0, 128: the largest weight must fit the positive side."""
+    weight = sign * torch.tensor([[1.0, -0.2, 0.4]])
+    grid = choose_grid(
+        "dense1", weight, torch.zeros(1), threshold=1.0, beta=0.9, alpha=None, unit=1.0, chip=load_chip("loihi2"),
+        weight_bits=bits, search="max",
+    )  # fmt: skip
+    rounded = round_to_grid(weight / grid.weight_unit, bits, "mixed") * grid.weight_unit
+    assert float(rounded[0, 0]) == pytest.approx(sign, rel=0.02)
