@@ -49,8 +49,15 @@ def measure(folder: Path) -> list[Row]:
         spec = run.facts(role)["spec"]
         case = f"{title}, {role} {spec}"
         if given.labels is not None:
-            epochs = f"{run.config.training.student.epochs} epochs" if len(run.data.train) > 10_000 else "60 epochs"
-            found.append(_row(case, "accuracy in integers", trace.accuracy(given.labels), "%", epochs=epochs))
+            found.append(
+                _row(
+                    case,
+                    "accuracy in integers",
+                    trace.accuracy(given.labels),
+                    "%",
+                    epochs=run.config.training.student.epochs,
+                )
+            )
         found.append(_row(case, "synops a sample", _synops(trace), "synops"))
         for name in chips():
             if name != "toy":

@@ -109,8 +109,8 @@ operating points, and a range from them would be a guess in figures' clothes.
 STUDENTS_HEAD: Final = """
 ## The students on every chip, the teacher beside
 
-{samples} test images each; networks trained for {epochs} for this table. Placed by limits; *formats that
-differ* are the design rules of the chip that the integers (made for Loihi 2, direct encoding) break, so such a network
+Up to 1,000 test images each. The networks of MNIST, Fashion-MNIST and CIFAR-10 were trained for one or two epochs for this
+table, so their accuracy is not the repository's best (README has that). Placed by limits; *formats that differ* are the design rules of the chip that the integers (made for Loihi 2, direct encoding) break, so such a network
 would have to be fine-tuned for that chip first. The teacher is in integers without fine-tuning. Energy and latency are
 modelled; a dash: no constants published.
 
@@ -254,9 +254,7 @@ def chips_page(rows: Rows) -> str:
     names = [name for name in chips() if name != "toy"]
     side = comparison([load_chip(name) for name in names])
     cases = _by_case(rows)
-    about = next((row["versions"] for row in rows if "epochs" in row.get("versions", {})), {})
-    text = STUDENTS_HEAD.format(samples="1,000", epochs=about.get("epochs", "a few epochs"))
-    return CHIPS_HEAD + _table(side[0], side[1:]) + text + _students(cases, names) + _reports(cases) + PLACING
+    return CHIPS_HEAD + _table(side[0], side[1:]) + STUDENTS_HEAD + _students(cases, names) + _reports(cases) + PLACING
 
 
 def _students(cases: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str]) -> str:
