@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -33,13 +34,15 @@ def chip_picture(placement: Mapping[str, Any], path: str | Path) -> None:
     rows = -(-a_chip // (per_tile * columns))
     figure = Figure(figsize=(WIDTH, 0.7 + WIDTH * rows * max(1, per_tile // inner) / (wide * inner)))
     axes = figure.add_subplot()
+    patches = []
     for core in range(count):
         chip, local = divmod(core, a_chip)
         tile, within = divmod(local, per_tile)
         row, column = divmod(tile, columns)
         x = (chip * columns + column) * (inner + 0.3) + within % inner + 0.6 * chip
         y = row * (per_tile // inner + 0.3) + within // inner
-        axes.add_patch(_core(used.get(core), colours, x, y))
+        patches.append(_core(used.get(core), colours, x, y))
+    axes.add_collection(PatchCollection(patches, match_original=True))
     axes.autoscale_view()
     axes.set_aspect("equal")
     axes.invert_yaxis()

@@ -206,6 +206,30 @@ def test_map_shows_layers_and_cores(deploy: Cli, as_json: Callable[..., Any], fo
     assert len(deploy("map", folder, "--cores").out.splitlines()) >= 2
 
 
+def test_map_takes_chips_and_sharing_and_draws(deploy: Cli, as_json: Callable[..., Any], folder: Path) -> None:
+    picture = folder / "map.png"
+    assert as_json("map", folder, "--chips", "2", "--picture", picture)["chips_used"] == [1, 2]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    picture.unlink()
+    result = deploy("map", folder, "--share")
+    assert result.code != 0
+    assert "cannot share a core" in result.err
+
+
+def test_profile_by_core_and_as_csv(as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    result = as_json("profile", folder, "--by-core", "--csv", tmp_path / "profile.csv")
+    assert all(core["exact"] for core in result["cores"])
+    assert (tmp_path / "profile.csv").read_text().startswith("scope,name,figure")
+
+
+def test_reports_are_compared_and_exported(as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    (folder / "summary.json").write_text('{"accuracy": {"chip": 90.0}}')
+    page, data = tmp_path / "both.html", tmp_path / "data.json"
+    assert as_json("report", folder, folder, "--out", page, "--data", data) == {"report": str(page)}
+    assert "Runs compared" in page.read_text(encoding="utf-8")
+    assert json.loads(data.read_text())["summary.json"]["accuracy"]["chip"] == 90.0
+
+
 def test_profile_gives_energy_and_a_page(
     deploy: Cli, as_json: Callable[..., Any], folder: Path, tmp_path: Path
 ) -> None:
@@ -226,6 +250,11 @@ def test_report_shows_what_is_there(deploy: Cli, as_json: Callable[..., Any], fo
 def test_chips_lists_them_with_their_figures(deploy: Cli, as_json: Callable[..., Any]) -> None:
     assert {"loihi1", "loihi2", "toy"} <= {chip["name"] for chip in as_json("chips")}
     assert "loihi2" in deploy("chips").out
+
+
+def test_chips_are_compared_and_explained(deploy: Cli) -> None:
+    assert "(simulated)" in deploy("chips", "loihi1", "truenorth").out
+    assert "limits.cores" in deploy("chips", "loihi1").out
 
 
 def test_doctor_prints_every_check(deploy: Cli, as_json: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
