@@ -72,6 +72,7 @@ class Job:
     out: Path
     do: str
     way: Way
+    truth: Path | None = None
     answer: dict[str, Any] = field(default_factory=dict)
 
     def asked(self, number: int) -> dict[str, Any]:
@@ -123,6 +124,11 @@ def jobs_of(framework: str, python: Path, folder: Path, repos: Path | None) -> I
         )
         nir.write(graph, job.nir)
         yield job
+        if (rewritten := _rewritten(graph, tool(framework))) is not None:
+            again = _job("to", framework, f"{name}; written for it", folder, "run", job.way, np.load(job.x))
+            again.truth = job.nir
+            nir.write(rewritten, again.nir)
+            yield again
     for file in PUBLISHED if repos is not None else ():
         if tool(framework) in file.frameworks and repos is not None:
             way = Way(tool(framework), file.dt, file.reset)
@@ -130,6 +136,15 @@ def jobs_of(framework: str, python: Path, folder: Path, repos: Path | None) -> I
             job = _job("published", framework, f"{file.repo}: {file.path}", folder, "run", way, x)
             job.nir.write_bytes(content(repos, file))
             yield job
+
+
+def _rewritten(graph: nir.Graph, name: str) -> nir.Graph | None:
+    """The graph as :func:`deploy.graph.for_tool` writes it; None where that changes nothing or is refused."""
+    try:
+        made = nir.for_tool(graph, name)
+    except NeurokdError:
+        return None
+    return None if made == graph else made
 
 
 def _job(direction: str, framework: str, case: str, folder: Path, do: str, way: Way, x: Any) -> Job:
@@ -186,7 +201,7 @@ def _refused(job: Job) -> str:
 
 
 def _ours(job: Job, how: Reading | str) -> FloatTrace:
-    graph = nir.read(job.nir, dt=job.way.dt, reset=None if job.direction == "to" else job.way.reset)
+    graph = nir.read(job.truth or job.nir, dt=job.way.dt, reset=None if job.direction == "to" else job.way.reset)
     return run(graph, np.load(job.x), how=how)
 
 

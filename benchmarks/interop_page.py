@@ -55,6 +55,10 @@ A reset one step after the spike (snntorch's `reset_delay=True`, its default) ha
 """
 
 FOOT: Final = """\
+Rows "written for it" are the same graph after `deploy.graph.for_tool(graph, "norse")` (or `"snntorch"`), which moves
+gains into weights and counts a Flatten's axes from the end, or refuses; what they give is compared with the graph as it
+was. neurokd's own exporters count those axes from the end too.
+
 ## Found on the way
 
 - snntorch 1.0.0, `reset_delay=False` with subtraction: where a membrane is above twice the threshold the next spike is
@@ -69,8 +73,8 @@ FOOT: Final = """\
   by leaving them out without a word: "differs" in those rows.
 - norse 1.1.0 writes `LIFCell` as a CubaLIF with w_in = 1, but adds its input whole (w_in would be tau_syn / dt): the
   file is another network than the module, so "differs"; neurokd runs what the file says.
-- nir 1.0.8 infers wrong shapes for non-square kernels and writes them into Output nodes (SpikingJelly, Conv2d): the
-  file contradicts itself and is refused.
+- nir 1.0.8 infers wrong shapes for non-square kernels and writes them into Output nodes (SpikingJelly, Conv2d):
+  neurokd takes the width that arrives and warns.
 - The two `extras/*_subgraph.nir` files of the NIR paper have inner edges to a node `lif` that is called `lif1`: neither
   nir 1.0.8 nor neurokd reads them.
 - `two_lif_neurons.nir` does not spike with r = 1 and a threshold of 20, `lif_rockpool.nir` not in norse, which ignores

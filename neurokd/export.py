@@ -152,7 +152,7 @@ def _nodes(layer: _Layer) -> list[nir.Node]:
     if block.pool is not None:
         nodes.append(nir.AvgPool2d(f"{block.name}_pool", block.pool.kernel, block.pool.stride, block.pool.padding))
     if layer.geometry is None and len(block.in_shape) > 1:
-        nodes.append(nir.Flatten(f"{block.name}_flatten", 0, -1))
+        nodes.append(nir.Flatten(f"{block.name}_flatten", -len(block.in_shape), -1))  # the same with a batch axis
     return [*nodes, _synapse(layer), _neuron(layer)]
 
 

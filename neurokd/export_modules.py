@@ -287,7 +287,7 @@ def _flattened(built: _Built, source: str, call: Call) -> str:
             allowed="all of it in a row (nn.Flatten), before a Linear",
         )
     name = f"{call.path or 'module'} flatten"
-    built.nodes[name], built.shapes[name] = nir.Flatten(name, 0, -1), given
+    built.nodes[name], built.shapes[name] = nir.Flatten(name, -len(before), -1), given
     built.edges.append((source, name))
     return name
 

@@ -1,5 +1,6 @@
 """NIR files and graphs as typed, ordered, checked nodes."""
 
+from deploy.graph.dialect import for_tool
 from deploy.graph.discrete import LifParameters, discretize, neuron_from_steps
 from deploy.graph.finding import Finding
 from deploy.graph.graph import Graph
@@ -68,6 +69,7 @@ __all__ = [
     "SynapseGrid",
     "Threshold",
     "discretize",
+    "for_tool",
     "from_nir",
     "neuron_from_steps",
     "read",
