@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,16 +106,30 @@ def demo(
     config: File = None,
     change: Set = None,
     without_lava: Annotated[bool, typer.Option("--without-lava", help="Leave the replay through Lava out.")] = False,
+    tensorboard: Annotated[Path | None, typer.Option(help="Also write TensorBoard events into this folder.")] = None,
 ) -> None:
     """The whole chain: teacher, assistant, student, chip integers, NIR, simulator, Lava, proof of equality, report."""
     from neurokd.bars import Bars
     from neurokd.demo import demo as run_all
 
     made = make_config(data, data_root, out, seed, config, change)
-    with Bars(Console(stderr=True)) as bars:
-        summary = run_all(made, progress=bars, with_lava=not without_lava)
+    with Bars(Console(stderr=True)) as bars, _board(tensorboard, bars) as told:
+        summary = run_all(made, progress=told, with_lava=not without_lava)
+        if told is not bars:
+            from neurokd.live import rasters_of
+
+            rasters_of(told, made.out)
     console.print(summary_table(summary))
     console.print(f"report  {Path(made.out) / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _board(folder: Path | None, bars: Any) -> Any:
+    """The progress callback: bars alone, or TensorBoard in front of them."""
+    if folder is None:
+        return nullcontext(bars)
+    from neurokd.live import TensorBoard
+
+    return TensorBoard(folder, bars)
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
