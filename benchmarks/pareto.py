@@ -266,8 +266,21 @@ def _spread(found: list[Cell]) -> str:
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else " (1 seed)")
 
 
+def missing_list(grid: Grid) -> list[str]:
+    """Cells of the grid that nobody has computed yet, by data set; a sentence where there are none."""
+    names = [*("teacher", "assistant", "student"), *(f"b{bits}-{method}" for bits in WIDTHS for method in METHODS)]
+    names += [f"b{bits}-nir" for bits in WIDTHS] + [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
+    lines = []
+    for data in SETS:
+        count = sum(len(grid.of(data, name)) for name in names)
+        if count < len(names) * len(SEEDS):
+            lines.append(f"- {data}: {count} of {len(names) * len(SEEDS)} cells computed, the others not yet.")
+    return lines or ["Every cell of the grid is computed."]
+
+
 TABLES: dict[str, Callable[[Grid], list[str]]] = {
     "accuracy": accuracy_table, "sat": sat_table, "cost": cost_table, "tried": tried_table,
+    "missing": missing_list,
 }  # fmt: skip
 
 
