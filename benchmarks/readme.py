@@ -42,26 +42,32 @@ def _cell(row: dict[str, Any] | None) -> str:
     return f"{text} {unit}".strip() if unit in ("%", "points", "µJ", "µs", "min") else text
 
 
-def topic(name: str) -> Callable[[Topics], str]:
-    """A table of every row of one topic."""
+def measured_against_goals(*names: str) -> Callable[[Topics], str]:
+    """A table of the rows that have a goal."""
 
     def table(topics: Topics) -> str:
-        lines = ["| case | figure | value | goal |", "|---|---|---:|---:|"]
-        lines += [f"| {r['case']} | {r['metric']} | {_with_unit(r)} | {r['goal']} |" for r in topics.get(name, [])]
-        return "\n".join(lines)
+        found = [row for name in names for row in topics.get(name, []) if row["goal"]]
+        lines = ["| case | figure | measured | goal |", "|---|---|---:|---:|"]
+        return "\n".join(
+            [*lines, *(f"| {r['case']} | {r['metric']} | {_with_unit(r)} | {_goal(r['goal'])} |" for r in found)]
+        )
 
     return table
+
+
+def _goal(text: str) -> str:
+    return text.replace(">=", "≥").replace("<=", "≤").replace("== ", "")
 
 
 def _with_unit(row: dict[str, Any]) -> str:
     value = row["value"]
     number = (
-        f"{value:,.3g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:,.0f}" if value else str(value)
+        f"{value:,.3g}" if isinstance(value, float) and abs(value) < 1e3 else f"{value:,.0f}" if value else str(value)
     )
     return f"{number} {row['unit']}".strip()
 
 
-TABLES: dict[str, Callable[[Topics], str]] = {"chain": chain, "simulator": topic("simulator")}
+TABLES: dict[str, Callable[[Topics], str]] = {"chain": chain, "speed": measured_against_goals("simulator")}
 
 
 def filled(text: str, topics: Topics) -> str:

@@ -24,8 +24,10 @@ def _stages(teacher: Table, assistant: Table, student: Table, **shared: Any) -> 
 _IMAGE_28: Table = {
     "encoding": {"kind": "direct", "bits": 4, "steps": 8},
     "networks": {"teacher": "784-800-10", "assistant": "784-256-10", "student": "784-128-10"},
-    "training": _stages({}, {}, {}, epochs=20, batch=128, lr=3e-3, shift=1, views=10),
 }
+# On validation images, plain 784-128-10: MNIST 98.2 % with shifted views, 97.7 without; Fashion-MNIST 86.4 and 88.
+_SHIFTED: Table = _stages({}, {}, {}, epochs=20, batch=128, lr=3e-3, shift=1, views=10)
+_STILL: Table = _stages({}, {}, {}, epochs=30, batch=128, lr=3e-3)
 
 RECIPES: dict[str, Table] = {
     # 8x8 digits are not shifted: a pixel is an eighth of the image (64-48-10: 95 % without, 87 % with).
@@ -34,8 +36,8 @@ RECIPES: dict[str, Table] = {
         "networks": {"teacher": "64-512-10", "assistant": "64-128-10", "student": "64-48-10"},
         "training": _stages({}, {}, {}, epochs=60, batch=64, lr=5e-3),
     },
-    "mnist": _IMAGE_28,
-    "fashion-mnist": _IMAGE_28,
+    "mnist": {**_IMAGE_28, "training": _SHIFTED},
+    "fashion-mnist": {**_IMAGE_28, "training": _STILL},
     "cifar10": {
         "encoding": {"kind": "direct", "bits": 8, "steps": 4},
         "networks": {
