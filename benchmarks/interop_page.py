@@ -45,7 +45,7 @@ Euler unless another is named. What each tool does, found in its sources and con
 |---|---|---|---|---|---|---|
 | `euler` (NIR paper, neurokd, snntorch) | 1 - dt/tau | r dt/tau | one, v > threshold | from the first step | zero; snntorch's default: subtract, a step late | nothing, dt = 1e-4 recognised |
 | `exact` | exp(-dt/tau) | r (1 - decay) | one, v > threshold | from the first step | | |
-| `norse` | 1 - dt/tau | dt/tau (r of LIF ignored; IF: 1) | one, v > threshold | from the second step | to 0; v_reset ignored | nothing; 1.1.0 writes tau as dt / tau_mem_inv, so give the square of its dt |
+| `norse` | 1 - dt/tau | dt/tau (r of LIF ignored; IF: 1) | one, v > threshold | from the second step | to 0; v_reset ignored; starts at v_leak | nothing; 1.1.0 writes tau as dt / tau_mem_inv, so give the square of its dt |
 | `spikingjelly` | 1 - dt/tau | r dt/tau | one, v >= threshold | from the second step | v_reset, where v also starts | nothing, dt = 1e-4 recognised |
 | `sinabs` | exp(-1/tau) (tau in steps) | 1 | several, v >= threshold | (no loops) | subtract; IF floored at -threshold on import | nothing; give --dt 1 |
 | `rockpool` | exp(-dt/tau) | 1 (LIF), decay (CubaLIF, LI) | several, v >= threshold | | subtract | r = tau exp(-dt/tau) / dt, from which neurokd names dt in its question |

@@ -39,8 +39,8 @@ class Cells:
         self._floored = how.floor and node.kind == "IF"
         shape = (samples, *node.shape)
         self.v, self.charged = np.zeros(shape), np.zeros(shape)
-        if how.start == "v_reset" and self.parameters.v_reset is not None:
-            self.v = np.broadcast_to(self.parameters.v_reset, shape)
+        if how.start != "zero" and hasattr(node, how.start):
+            self.v = np.broadcast_to(getattr(node, how.start), shape)
         self._current, self._spikes = np.zeros(shape), np.zeros(shape)
 
     def step(self, drive: FloatArray) -> Float:

@@ -24,7 +24,7 @@ Decay = Literal["euler", "exponential"]
 Gain = Literal["nir", "one", "decayed", "without r"]
 Fires = Literal["above", "at"]
 Spikes = Literal["one", "many"]
-Start = Literal["zero", "v_reset"]
+Start = Literal["zero", "v_reset", "v_leak"]
 Loops = Literal["first step", "second step"]
 
 
@@ -40,7 +40,7 @@ class Reading:
         fires: ``above``: ``v > v_threshold``; ``at``: ``v >= v_threshold``.
         spikes: ``one`` a step, or as ``many`` as the threshold fits into the membrane.
         floor: True keeps an IF membrane at ``-v_threshold`` or above, as sinabs' importer does.
-        start: Membranes start at ``zero`` or (SpikingJelly) at ``v_reset``.
+        start: Membranes start at ``zero``, (SpikingJelly) at ``v_reset``, or (norse) at ``v_leak``.
         loops: The bias of a recurrent layer acts from the ``first step`` (snntorch), or, as nothing is fed back yet,
             from the ``second step`` (nirtorch's executors: norse, SpikingJelly).
     """
@@ -65,7 +65,7 @@ class Reading:
         parts += [] if self.gain == "nir" else [f"input gain {self.gain}"]
         parts += ["several spikes a step"] if self.spikes == "many" else []
         parts += ["IF membranes floored at -threshold"] if self.floor else []
-        parts += ["membranes start at v_reset"] if self.start == "v_reset" else []
+        parts += [] if self.start == "zero" else [f"membranes start at {self.start}"]
         parts += ["recurrent biases from the second step"] if self.loops == "second step" else []
         return ", ".join(parts)
 
@@ -75,7 +75,7 @@ READINGS: Final[Mapping[str, Reading]] = MappingProxyType(
         "euler": Reading(),
         "exact": Reading(decay="exponential"),
         "snntorch": Reading(),
-        "norse": Reading(gain="without r", loops="second step"),
+        "norse": Reading(gain="without r", start="v_leak", loops="second step"),
         "spikingjelly": Reading(fires="at", start="v_reset", loops="second step"),
         "sinabs": Reading("exponential", "one", "at", "many", floor=True),
         "rockpool": Reading("exponential", "decayed", "at", "many"),

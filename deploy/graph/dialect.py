@@ -53,6 +53,8 @@ def _for_norse(graph: Graph) -> Graph:
             raise _cannot(node.name, "norse leaves this node out without a word", node.kind, "nodes norse imports")
         if isinstance(node, SPIKING) and node.v_reset.any():
             raise _cannot(node.name, "norse does not read v_reset", "other values than 0", "v_reset = 0")
+        if isinstance(node, LIF) and node.v_leak.any():
+            raise _cannot(node.name, "norse starts membranes at v_leak", "v_leak other than 0", "v_leak = 0")
         if isinstance(node, (LIF, IF)):
             if graph.reset not in ("zero", "value"):
                 raise _cannot(node.name, "norse resets LIF and IF to zero in the same step", graph.reset, "reset zero")

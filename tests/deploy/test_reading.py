@@ -70,6 +70,8 @@ def test_where_membranes_start() -> None:
     node = nir.IF("n", 500.0 * ONE, ONE, v_reset=-1.0 * ONE)
     assert spikes(Reading(), [1.5], "value", node) == [1]
     assert spikes(Reading(start="v_reset"), [1.5], "value", node) == [0]
+    at_rest = Cells(LIF, DT, "zero", READINGS["norse"], 2)
+    assert at_rest.v.tolist() == [[0.2], [0.2]]
 
 
 def test_resets_one_step_late() -> None:

@@ -24,7 +24,7 @@ def draws(*shape: int) -> Any:
 
 
 def lif(shape: tuple[int, ...], **changes: Any) -> nir.LIF:
-    fields = {"tau": 8 * DT, "r": np.full(shape, 6.0), "v_leak": np.full(shape, 0.1), "v_threshold": np.ones(shape)}
+    fields = {"tau": 8 * DT, "r": np.full(shape, 6.0), "v_leak": np.zeros(shape), "v_threshold": np.ones(shape)}
     return nir.LIF("cell", **{**fields, **changes})
 
 
@@ -74,6 +74,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
                "norse", "leaves this node out"),
     "v_reset": (lambda: one(lif((5,), v_reset=np.full(5, -0.5)), "value"), "norse", "does not read v_reset"),
     "subtraction": (lambda: one(lif((5,)), "subtract"), "norse", "resets LIF and IF to zero"),
+    "v_leak": (lambda: one(lif((5,), v_leak=np.ones(5)), "zero"), "norse", "starts membranes at v_leak"),
     "late": (lambda: one(lif((5,)), "late-zero"), "snntorch", "importer resets to zero"),
     "v_leak of a current": (lambda: one(cuba(), "zero"), "norse", "uses v_leak twice"),
     "no weights": (lambda: graph(nir.Input("in", (5,)), lif((5,)), nir.Output("out", (5,))), "norse", "no weights"),
@@ -91,7 +92,7 @@ def cuba() -> nir.CubaLIF:
 
 
 def gains() -> nir.Graph:
-    cell = lif((3, 2, 2), r=np.arange(1.0, 13.0).reshape(3, 2, 2), v_leak=np.zeros((3, 2, 2)))
+    cell = lif((3, 2, 2), r=np.arange(1.0, 13.0).reshape(3, 2, 2))
     conv = nir.Conv2d("w", draws(3, 1, 1, 1))
     return graph(nir.Input("in", (1, 2, 2)), conv, cell, nir.Output("out", (3, 2, 2)))
 
