@@ -356,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = PAGE.read_text(encoding="utf-8")
     if options.check:
         return report_stale(text, grid)
+    (RESULTS / f"{TOPIC}.json").unlink(missing_ok=True)  # rows of fewer seeds have other cases; none may stay
     write(TOPIC, rows(grid))
     PAGE.write_text(filled(text, grid), encoding="utf-8")
     plot(grid)
@@ -365,9 +366,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report_stale(text: str, grid: Grid) -> int:
     """1 where the page's tables or the stored rows are not what the cells say."""
     stored = {(r["case"], r["metric"]): r["value"] for r in read(RESULTS).get(TOPIC, [])}
-    stale = [row for row in rows(grid) if stored.get((row.case, row.metric)) != as_table(row)["value"]]
-    for row in stale:
-        print(f"stale: {row.case}: {row.metric}", file=sys.stderr)
+    made = {(row.case, row.metric): as_table(row)["value"] for row in rows(grid)}
+    stale = [key for key in made.keys() | stored.keys() if made.get(key) != stored.get(key)]
+    for case, metric in stale:
+        print(f"stale: {case}: {metric}", file=sys.stderr)
     if filled(text, grid) != text:
         print(f"stale: tables of {PAGE.name}", file=sys.stderr)
         return 1
