@@ -195,7 +195,7 @@ def _matrix(rows: Rows) -> str:
 
 def _short(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return "not run"
+        return "-"
     text = str(row["value"])
     if text.startswith("the tool refuses"):
         return "refused"

@@ -22,7 +22,7 @@ def job(tmp_path: Path, name: str, **changes: Any) -> Job:
     x = example(graph.inputs[0].shape)
     made = Job(
         "to", "snntorch", name, tmp_path / "g.nir", tmp_path / "x.npy", tmp_path / "o.npy", "run",
-        Way("euler", graph.dt, graph.reset), {"error": ""},
+        Way("euler", graph.dt, graph.reset), answer={"error": ""},
     )  # fmt: skip
     nir.write(graph, made.nir)
     np.save(made.x, x)
