@@ -88,7 +88,7 @@ def rows(grid: Grid) -> list[Row]:
     for data in grid.sets():
         for maker in (_float_rows, _width_rows, _nir_rows, _sat_rows, _budget_rows):
             found += maker(grid, data)
-    differing = [c["differing_spikes"] for c in grid.cells.values()]
+    differing = [c["differing_spikes"] for c in grid.cells.values() if c["profiled"]]
     images = sum(c["profiled"] for c in grid.cells.values())
     case = f"{len(differing)} networks of the fine-tuning grid, {images:,} images in all"
     return [
