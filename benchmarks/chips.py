@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,18 @@ from deploy.program import Program
 from deploy.report import render
 from deploy.runfolder import PROGRAM, samples_of
 from deploy.trace import Trace
+from neurokd.config import Config
+from neurokd.data import load
+from neurokd.data.types import Split
 from neurokd.export import to_graph
+from neurokd.network import build
 from neurokd.pipeline import Run
 from neurokd.quantize import to_integers
+from neurokd.train import train
 
 COMMAND = "python -m benchmarks.chips RUN"
 SAMPLES = 1000
+IMAGES = 1000  # of a quick training
 TITLES = {"cifar10": "CIFAR-10 (JPEG copy)"}
 ELSEWHERE = "loihi1"  # where a network stands whose constants come from a file without limits
 
@@ -63,6 +70,29 @@ def measure(folder: Path) -> list[Row]:
             if name != "toy":
                 found += _on(case, program, trace, load_chip(name))
     return found + report_cost(folder, title, run)
+
+
+def quick(name: str, root: Path | None) -> list[Row]:
+    """The same without a run folder: teacher and student of the default configuration, one epoch on a few images."""
+    config = Config.default(name)
+    data = load(name, root)
+    few = replace(data, train=Split(data.train.images[:IMAGES], data.train.labels[:IMAGES]))
+    encoding = config.make_encoding(data.levels)
+    spikes = encoding.encode(data.test.images[:SAMPLES], np.arange(SAMPLES))
+    found = []
+    for role in ("student", "teacher"):
+        network = build(config.networks.spec(role), **config.network_options())
+        train(network, few, getattr(config.training, role), encoding=encoding, epochs=1, loss="ce")
+        program = lower(to_graph(to_integers(network, config.chip)), config.chip)
+        trace = simulator.run(program, spikes.reshape(SAMPLES, *program.input.shape), steps=encoding.steps)
+        case = f"{TITLES.get(name, data.title)}, {role} {network.spec_text}"
+        how = f"one epoch on {IMAGES:,} images"
+        accuracy = trace.accuracy(data.test.labels[:SAMPLES])
+        found += [_row(case, "accuracy in integers", accuracy, "%", trained=how)]
+        found += [_row(case, "synops a sample", _synops(trace), "synops")]
+        for chip in chips():
+            found += [] if chip == "toy" else _on(case, program, trace, load_chip(chip))
+    return found
 
 
 def _synops(trace: Trace) -> float:
@@ -114,12 +144,18 @@ def report_cost(folder: Path, title: str, run: Run) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
-    np.seterr(all="raise")
-    for folder in parser.parse_args(arguments).runs:
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--quick", help="a data set whose networks are trained for a moment, without a run folder")
+    parser.add_argument("--data-root", type=Path, help="folder with the data files, for --quick")
+    options = parser.parse_args(arguments)
+    for folder in options.runs:
         rows = measure(folder)
         write("chips", rows)
         print(f"{folder}: {len(rows)} rows")
+    if options.quick:
+        rows = quick(options.quick, options.data_root)
+        write("chips", rows)
+        print(f"{options.quick}: {len(rows)} rows")
     return 0
 
 
