@@ -132,6 +132,12 @@ def _line() -> tuple[tuple[str, str], ...]:
     return (("in", "one"), ("one", "out"))
 
 
+def test_what_netx_cannot_hold_is_a_note(quantized: nir.Graph) -> None:
+    result = chain(quantized, events()[:, :1], against=("reference", "simulator", "netx"))
+    assert [run.name for run in result.executions][-1] == "simulator"
+    assert "netx is left out: a netx file cannot hold this program" in str(result)
+
+
 @pytest.mark.lava
 def test_netx_and_lava_stand_at_the_end_of_the_chain() -> None:
     """A student without a loop and without fine biases, which netx holds."""
