@@ -109,9 +109,9 @@ operating points, and a range from them would be a guess in figures' clothes.
 STUDENTS_HEAD: Final = """
 ## The students on every chip, the teacher beside
 
-Up to 1,000 test images each. The networks of MNIST and Fashion-MNIST were trained for two epochs for this table, those of
-CIFAR-10 (JPEG copy) for one epoch on 1,000 images without distillation: sizes are the repository's, accuracy is not (README
-has that), and activity would move with longer training. Placed by limits; *formats that differ* are the design rules of the chip that the integers (made for Loihi 2, direct encoding) break, so such a network
+Up to 1,000 test images each. The networks of MNIST and Fashion-MNIST were trained for two epochs for this table: sizes are
+the repository's, accuracy is not (README has that), and activity would move with longer training. CIFAR-10 (JPEG copy) is
+in it only where `python -m benchmarks.chips --quick cifar10` was run: one epoch on 1,000 images. Placed by limits; *formats that differ* are the design rules of the chip that the integers (made for Loihi 2, direct encoding) break, so such a network
 would have to be fine-tuned for that chip first. The teacher is in integers without fine-tuning. Energy and latency are
 modelled; a dash: no constants published.
 

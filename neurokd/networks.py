@@ -1,7 +1,7 @@
 """Teacher, assistant and student beside an ANN of each one's shape: what compression gains, in one table.
 
 Every network is put into the chip's integers without fine-tuning (the student is taken as it was fine-tuned), lowered,
-placed, and run on the first test images. The report shows the table from ``networks.json``.
+placed, and run on test images spread over the set. The report shows the table from ``networks.json``.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def _program(run: Run, name: str) -> Program:
 
 
 def figures(program: Program, run: Run, count: int) -> dict[str, Any]:
-    """Counts of a program on the first test images, and what they cost; the keys are :data:`FIGURES`."""
-    images, labels = run.data.test.images[:count], run.data.test.labels[:count]
-    spikes = run.encoding.encode(images, np.arange(count))
+    """Counts of a program on test images spread over the set, and what they cost; the keys are :data:`FIGURES`."""
+    chosen = np.arange(0, len(run.data.test), max(1, len(run.data.test) // count))[:count]  # a copy may be sorted
+    images, labels = run.data.test.images[chosen], run.data.test.labels[chosen]
+    spikes = run.encoding.encode(images, chosen)
     lead = spikes.shape[:1] if run.encoding.kind == "direct" else spikes.shape[:2]
     steps = run.encoding.steps
     trace = simulator.run(program, spikes.reshape(*lead, *program.input.shape), steps=steps)
