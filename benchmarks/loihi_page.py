@@ -47,7 +47,9 @@ out among several.
 Whatever happens ends in a typed error with Lava's last words: a timeout (`WorkerTimeout`), a kill, a crash, an exception
 inside one of Lava's processes, no memory (`WorkerError`), no Lava (`LavaMissing`). Ctrl-C, and the death of the caller,
 take the worker's whole process group along. On Linux every process below it also asks the kernel to die with its parent.
-Lava's channels and our recordings are anonymous memory inherited by `fork`: there is no name in `/dev/shm` to leak.
+Lava's channels and our recordings are anonymous memory inherited by `fork`. What keeps a name for a moment is each of
+Lava's semaphores while Python makes it: a kill in just that moment leaves an empty file `sem.XXXXXX` in `/dev/shm` (seen
+once in about 150 kills).
 
 {many}
 

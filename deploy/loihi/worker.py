@@ -14,9 +14,7 @@ by ``fork``: no name in ``/dev/shm`` that a kill could leave behind, and no ``Va
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
-import mmap
 import multiprocessing as mp
 import os
 import platform
@@ -56,9 +54,7 @@ def load(name: str, path: Path) -> ModuleType:
 _repair = runpy.run_path(str(_HERE / "repair.py"))
 _repair["apply"]()
 try:
-    import lava.magma.compiler.channels.pypychannel as pypychannel
     import lava.magma.runtime.message_infrastructure.multiprocessing as transport
-    import lava.magma.runtime.runtime as runtime
     import numpy as np
     from lava.magma.core.run_conditions import RunSteps
 
@@ -86,61 +82,6 @@ class AnonymousMemory:
     def create_shared_memory(self, size: int) -> Any:
         """A new block of ``size`` bytes."""
         return kinds.SharedBlock(size)
-
-
-def _deadline() -> Any:
-    """Half a second from now, as a ``struct timespec``."""
-    whole, part = divmod(time.time() + 0.5, 1)
-    return (ctypes.c_long * 2)(int(whole), int(part * 1e9))
-
-
-class AnonymousSemaphore:
-    """Stands in for multiprocessing's in Lava's channels: POSIX ``sem_init`` in anonymous shared memory.
-
-    Python's own have a name in ``/dev/shm`` for a moment, which a kill in that moment leaves there.
-    """
-
-    _libc = ctypes.CDLL(None, use_errno=True)
-
-    def __init__(self, value: int = 0) -> None:
-        self._memory = mmap.mmap(-1, 64)  # sem_t is 32 bytes on 64-bit Linux
-        self._place = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        if self._libc.sem_init(ctypes.c_void_p(self._place), 1, value):
-            raise OSError(ctypes.get_errno(), "sem_init")
-
-    def acquire(self) -> bool:
-        """Wait, half a second at a time: whichever thread a signal goes to, its handler runs in this one."""
-        while self._libc.sem_timedwait(ctypes.c_void_p(self._place), _deadline()):
-            if ctypes.get_errno() not in (errno.EINTR, errno.ETIMEDOUT):
-                raise OSError(ctypes.get_errno(), "sem_timedwait")
-        return True
-
-    def release(self) -> None:
-        """Let one waiter go on."""
-        self._libc.sem_post(ctypes.c_void_p(self._place))
-
-
-class PipeQueue:
-    """Stands in for the Queue through which Lava's processes say how their start went: one writer, one reader."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = mp.Pipe(duplex=False)
-
-    def put(self, item: object) -> None:
-        """Send it."""
-        self._writer.send(item)
-
-    def get(self) -> object:
-        """Wait for the next."""
-        return self._reader.recv()
-
-
-def keep_to_anonymous_memory() -> None:
-    """Have Lava share nothing that has a name, and show what goes wrong in its processes."""
-    transport.SharedMemoryManager, transport.SystemProcess = AnonymousMemory, LoudProcess
-    runtime.Queue = PipeQueue
-    if sys.platform == "linux":
-        pypychannel.Semaphore = AnonymousSemaphore
 
 
 class LoudProcess(transport.SystemProcess):
@@ -245,7 +186,7 @@ def run_file(given: str, result: str) -> int:
     """Read the requests, run each, write the recordings; the exit code."""
     warnings.simplefilter("ignore")
     end_with_children()
-    keep_to_anonymous_memory()
+    transport.SharedMemoryManager, transport.SystemProcess = AnonymousMemory, LoudProcess
     try:
         with np.load(given, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
