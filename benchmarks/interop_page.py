@@ -62,8 +62,8 @@ was. neurokd's own exporters count those axes from the end too.
 ## Found on the way
 
 - snntorch 1.0.0, `reset_delay=False` with subtraction: where a membrane is above twice the threshold the next spike is
-  decided after subtracting twice. NIR cannot say that; `neurokd.export` finds and refuses it, and it is why snntorch
-  differs from norse and neurokd on `braille_noDelay_noBias_subtract.nir`.
+  decided after subtracting twice. NIR cannot say that; `neurokd.export` finds and refuses it. It is the likely reason
+  (not traced to the spike) why snntorch differs from norse and neurokd on `braille_noDelay_noBias_subtract.nir`.
 - snntorch 0.8.1 to 1.0.0: `RSynaptic(reset_delay=False)` fails in its forward, which is what its own importer makes of
   a recurrent CubaLIF; with nirtorch 2.6 the import of any loop fails earlier. Its neurons were therefore run on the
   Braille files with the loop by hand.
@@ -86,7 +86,7 @@ was. neurokd's own exporters count those axes from the end too.
 
 | tool | why |
 |---|---|
-| nengo | nengo 4.1.0 and nengo-dl 3.6.0 install, but hold no NIR importer; the NIR paper's was a notebook of its own |
+| nengo | nengo 4.1.0 and nengo-dl 3.6.0 install with torch 2.13.0; the NIR paper ran them by a notebook and a script of its own (`lif_nengo.ipynb`, `nengo_import.py`), which were not tried |
 | lava-dl | slayer has no NIR importer (its pull request was never merged); the NIR paper's converter is a script, not a package. Lava itself is compared on integers by `neurokd-deploy verify` |
 | nirtorch | runs other tools' modules; its own test files are in the table of published files |
 | spyx, SpiNNaker2, Speck, Xylo hardware | not tried |
