@@ -52,7 +52,7 @@ def machine() -> list[Row]:
 
 
 LAVA_GOALS: Final = {students.DENSE: ">= 300", students.CONV: ">= 3000", students.DEEP: ">= 3000"}
-SAMPLES: Final = {students.DENSE: 256, students.CONV: 128, students.DEEP: 64}
+SAMPLES: Final = {students.DENSE: 512, students.CONV: 512, students.DEEP: 128}
 LAVA_SAMPLES: Final = {students.DENSE: (2, 22), students.CONV: (1, 5), students.DEEP: (1, 3)}
 
 
@@ -124,7 +124,7 @@ def _against_lava(case: str, spec: str, program: Program, spikes: Any, ours: flo
 def throughput() -> list[Row]:
     """784 -> 800 alone: synaptic operations a second, beside what the processor can add."""
     program = students.program("784-800", seed=SEED)
-    spikes = students.rate_coded((784,), 256, students.ACTIVITY, seed=SEED + 1)
+    spikes = students.rate_coded((784,), 512, students.ACTIVITY, seed=SEED + 1)
     synops = int(simulator.run(program, spikes).counters["layer0"].synops.sum())
     one, two = (
         (lambda: simulator.run(program, spikes, record=(), threads=1)),

@@ -14,7 +14,7 @@ from deploy.simulator.buffers import NOTHING, Buffers
 from deploy.simulator.plan import Plan, Stage
 
 Array = npt.NDArray[Any]
-SUMS_BYTES: Final = 2 * 1024 * 1024
+SUMS_BYTES: Final = 1024 * 1024
 MOST_KEPT_STEPS: Final = 512  # of a program with cycles: each holds some kilobytes
 Piece = tuple[slice, int, int]  # samples, first step, steps
 

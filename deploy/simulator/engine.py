@@ -157,9 +157,11 @@ def _job(program: Program, given: Stimulus, recording: Recording) -> _Job:
 
 
 def _chunk_size(job: _Job, threads: int) -> int:
+    """Samples of a chunk: as many as fit, and so that every thread gets as many chunks as the others."""
     a_sample = job.given.steps * (job.program.neurons + job.program.input.size)
-    fair_share = -(-job.given.samples // threads)
-    return max(1, min(LARGEST_CHUNK, CHUNK_BYTES // a_sample, fair_share))
+    most = max(1, min(LARGEST_CHUNK, CHUNK_BYTES // a_sample))
+    rounds = -(-job.given.samples // (most * threads))
+    return -(-job.given.samples // (rounds * threads))
 
 
 def _run_chunks(job: _Job, threads: int, progress: Progress | None) -> None:
