@@ -31,8 +31,9 @@ from importlib import metadata
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
+LOOK_SECONDS = 0.1
 EXIT_NO_LAVA = 67
 EXIT_BAD_REQUEST = 68
 EXIT_PROCESS_FAILED = 69
@@ -87,6 +88,13 @@ class AnonymousMemory:
 class LoudProcess(transport.SystemProcess):
     """Lava's process, but an exception in it ends the run at once with its traceback; Lava would wait for ever."""
 
+    started: ClassVar[list[LoudProcess]] = []
+
+    def start(self) -> None:
+        """Start it, and have it watched."""
+        super().start()
+        LoudProcess.started.append(self)
+
     def run(self) -> None:
         """Run Lava's loop; on an exception print it and end this worker."""
         try:
@@ -94,7 +102,7 @@ class LoudProcess(transport.SystemProcess):
         except Exception:  # noqa: BLE001 - whatever it was, it must be shown and must not hang the run
             traceback.print_exc()
             sys.stderr.flush()
-            os.kill(os.getppid(), signal.SIGUSR1)
+            os._exit(EXIT_PROCESS_FAILED)
 
 
 def run(header: Entry, arrays: Arrays) -> Arrays:
@@ -146,20 +154,35 @@ def end_with_parent(lines: queue.SimpleQueue[str] | None = None) -> None:
 
 
 def end_with_children() -> None:
-    """End this process when one of Lava's fails or is killed (out of memory); Lava itself would wait for ever."""
+    """End this process when one of Lava's fails or is killed (out of memory); Lava itself would wait for ever.
 
-    def died(*_: object) -> None:
-        try:
-            child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if child is not None and child.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-            print(f"one of Lava's processes was ended by signal {child.si_status}", file=sys.stderr, flush=True)
-            os._exit(EXIT_PROCESS_FAILED)
+    A thread looks, for a signal is not enough: it may reach another thread than the one that waits, and then Python
+    runs no handler (1 of 20 kills ended only by its timeout, after 59 s).
+    """
 
-    signal.signal(signal.SIGUSR1, lambda *_: os._exit(EXIT_PROCESS_FAILED))
-    if hasattr(os, "waitid"):
-        signal.signal(signal.SIGCHLD, died)
+    def watch() -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            for child in tuple(LoudProcess.started):
+                code = _exit_code(child)
+                if code is not None and code < 0:
+                    print(f"one of Lava's processes was ended by signal {-code}", file=sys.stderr, flush=True)
+                if code:
+                    os._exit(EXIT_PROCESS_FAILED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _exit_code(child: LoudProcess) -> int | None:
+    """How a process ended, negative for a signal, without reaping it: Lava joins it later."""
+    try:
+        found = os.waitid(os.P_PID, child.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):  # reaped already, by multiprocessing; or a system without waitid
+        code: int | None = child.exitcode
+        return code
+    if found is None:
+        return None
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 def info() -> Entry:
