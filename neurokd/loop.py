@@ -23,6 +23,7 @@ from neurokd.config import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
 from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_layers, run_sat
+from neurokd.memory import keep_pages
 from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
 from neurokd.satcache import SatCache
@@ -119,6 +120,7 @@ class _Run:
         self.identity = self._identity()
 
     def go(self) -> FitResult:
+        keep_pages()
         with suited_threads(self.network.spec, self.stage.batch, self.encoding.steps):
             return self._go()
 
