@@ -73,11 +73,17 @@ class SpikingLayer(nn.Module):
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """Spikes [T, B, *out_shape] of ``x`` [T, B, *in_shape], or of [B, *in_shape] held for ``steps`` steps."""
-        if steps is None:
-            current, bias = self.current(x.flatten(0, 1))
-            current = current.reshape(*x.shape[:2], *current.shape[1:])
-        else:
-            current, bias = self.current(x)
+        return self.fire(*self.currents(x, steps), steps)
+
+    def currents(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """:meth:`current` of ``x`` [T, B, *in_shape], or of [B, *in_shape] held for ``steps`` steps, in x's form."""
+        if steps is not None:
+            return self.current(x)
+        current, bias = self.current(x.flatten(0, 1))
+        return current.reshape(*x.shape[:2], *current.shape[1:]), bias
+
+    def fire(self, current: Tensor, bias: Tensor | None, steps: int | None = None) -> Tensor:
+        """Spikes [T, B, *out_shape] from what :meth:`currents` gave."""
         if bias is None or isinstance(self.neuron, LIF):
             spikes: Tensor = self.neuron(current, steps=steps)[0]
             return spikes
