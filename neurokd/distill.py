@@ -16,7 +16,7 @@ from neurokd import checkpoint, losses, satcache
 from neurokd.config import Config, StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
-from neurokd.feed import Feed, Network, outputs, split_digest
+from neurokd.feed import Feed, Network, all_told, split_digest
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork
 from neurokd.progress import Progress, ProgressEvent, silent
@@ -136,13 +136,15 @@ def teacher_sats(
     progress: Progress | None = None,
     name: str = "teacher",
 ) -> SatCache:
-    """The teacher's SATs for every view of the training images, from the folder's cache when it is the same teacher.
+    """What the teacher says about every view of the training images: its SATs, and logits where the loss needs them.
+
+    They come from the folder's cache when it is of the same teacher, images and views, and holds the same.
 
     Args:
         teacher: Run in evaluation mode, without gradients.
         data: Its training split is used.
         encoding: What the teacher sees.
-        stage: Gives the views (``views``, ``shift``, ``flip``).
+        stage: Gives the views (``views``, ``shift``, ``flip``), and by its loss what is kept.
         folder: Holds ``teacher_sat.npz``; None keeps the cache in memory.
         seed: Seed of the views.
         progress: Called with ``teacher sat`` events.
@@ -159,18 +161,18 @@ def teacher_sats(
         def tick(done: int, total: int) -> None:
             tell(ProgressEvent(name, "teacher sat", done, total, view + 1, stage.views))
 
-        return ((batch.indices, sat) for batch, sat in outputs(teacher, feed, view, tick))
+        return ((batch.indices, told) for batch, told in all_told(teacher, feed, want, view, tick))
 
-    key = satcache.key_of(
-        {
-            "teacher": checkpoint.digest(teacher.state_dict()),
-            "spec": teacher.spec_text,
-            "options": teacher.options,
-            "images": split_digest(data.train),
-            "encoding": asdict(encoding),
-            "views": asdict(views),
-        }
-    )
+    want = losses.of_teacher(losses.parse_loss(stage.loss)) - {"sat"}
+    parts = {
+        "teacher": checkpoint.digest(teacher.state_dict()),
+        "spec": teacher.spec_text,
+        "options": teacher.options,
+        "images": split_digest(data.train),
+        "encoding": asdict(encoding),
+        "views": asdict(views),
+    }
+    key = satcache.key_of({**parts, "beside the SAT": sorted(want)} if want else parts)
     path = Path(folder) / SAT_FILE if folder is not None else None
     return satcache.load_or_compute(path, stage.views, len(feed), key, run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from deploy.errors import TrainingError
 from neurokd.data import Dataset, Split, batches
 from neurokd.encoding import Encoding
 from neurokd.network import predict
+from neurokd.outputs import Outputs
 from neurokd.spec import NetworkSpec
 from neurokd.views import Views
 
@@ -135,6 +136,29 @@ def run_layers(network: Network, batch: Batch, encoding: Encoding) -> tuple[torc
     return sat, list(layers.values())
 
 
+def run_outputs(network: Network, batch: Batch, encoding: Encoding, want: Collection[str]) -> Outputs:
+    """The SAT for a batch, and what else is wanted: of :data:`neurokd.outputs.EXTRAS`.
+
+    Raises:
+        TrainingError: the network cannot tell it.
+    """
+    if not want:
+        return Outputs(run_sat(network, batch, encoding))
+    if set(want) == {"layers"}:
+        sat, layers = network(batch.inputs, steps=_held(encoding), record=True)
+        return Outputs(sat, layers=layers)
+    tell = getattr(network, "outputs", None)
+    if tell is None:
+        raise TrainingError(
+            "the network cannot tell what the loss needs",
+            where=network.spec_text,
+            got=", ".join(sorted(want)),
+            allowed="a loss on spikes, such as sat-ce",
+        )
+    told: Outputs = tell(batch.inputs, _held(encoding), want)
+    return told
+
+
 def _held(encoding: Encoding) -> int | None:
     return encoding.steps if encoding.kind == "direct" else None
 
@@ -142,11 +166,27 @@ def _held(encoding: Encoding) -> int | None:
 def outputs(
     network: Network, feed: Feed, view: int = 0, tick: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """The SAT of every image in order, in evaluation mode and without gradients; the mode is put back at the end.
+    """The SAT of every image in order; as :func:`all_told`."""
+    for batch, told in all_told(network, feed, (), view, tick):
+        assert told.sat is not None
+        yield batch, told.sat
+
+
+def all_told(
+    network: Network,
+    feed: Feed,
+    want: Collection[str],
+    view: int = 0,
+    tick: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Batch, Outputs]]:
+    """The network's outputs for every image in order, in evaluation mode and without gradients.
+
+    The mode is put back at the end.
 
     Args:
         network: Any network that takes the feed's inputs.
         feed: The split.
+        want: What it shall tell beside the SAT.
         view: Which view.
         tick: Called with (batches done, batches) after each batch.
     """
@@ -156,8 +196,8 @@ def outputs(
     try:
         for done, batch in enumerate(feed.in_order(view), start=1):
             with torch.no_grad():
-                sat = run_sat(network, batch, feed.encoding)
-            yield batch, sat
+                told = run_outputs(network, batch, feed.encoding, want)
+            yield batch, told
             if tick is not None:
                 tick(done, total)
     finally:

@@ -22,7 +22,7 @@ from neurokd import checkpoint, losses, resume
 from neurokd.config import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
-from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_layers, run_sat
+from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_outputs
 from neurokd.memory import keep_pages
 from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
@@ -175,20 +175,15 @@ class _Run:
         """One optimizer step; the loss under the empty name, its terms under theirs."""
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher.take(batch.indices, self.feed.views.of_epoch(epoch))
-        sat, layers = self._forward(batch)
-        total, parts = losses.evaluate(self.terms, sat, teacher, batch.labels, spikes=layers)
+            teacher = self.teacher.told(batch.indices, self.feed.views.of_epoch(epoch))
+        student = run_outputs(self.network, batch, self.encoding, losses.of_student(self.terms))
+        total, parts = losses.evaluate(self.terms, student, teacher, batch.labels)
         values = {"": float(total.detach()), **{key: float(value) for key, value in parts.items()}}
         self._check_loss(values, epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return values
-
-    def _forward(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
-        if "spikes" in losses.needs(self.terms):
-            return run_layers(self.network, batch, self.encoding)
-        return run_sat(self.network, batch, self.encoding), None
 
     def _check_encoding(self) -> None:
         """Steps and input bits are exported with the network, so it must be trained with its own."""
@@ -222,6 +217,14 @@ class _Run:
                 got=f"{cache.samples} images, {cache.views} views, {cache.classes} classes",
                 allowed=f"{len(self.feed)} images, {self.stage.views} views, {self.network.classes} classes",
                 next_step="compute the teacher's SATs for the same data, validation share and views",
+            )
+        if not losses.of_teacher(self.terms) <= cache.holds:
+            raise TrainingError(
+                "the teacher's cache does not hold what the loss needs",
+                where=f"{self.name}: loss {losses.format_loss(self.terms)}",
+                got=", ".join(sorted(cache.holds)),
+                allowed=", ".join(sorted(losses.of_teacher(self.terms))),
+                next_step="compute the cache for a stage with this loss",
             )
 
     def _check_loss(self, values: dict[str, float], epoch: int, number: int) -> None:

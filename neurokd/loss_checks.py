@@ -50,9 +50,16 @@ def check_sat(sat: Tensor, name: str) -> None:
 
 
 def check_labels(student: Tensor, labels: Tensor) -> None:
-    """Refuse labels that are not one class number a sample."""
+    """Refuse labels that are not one class number a sample of a SAT, or shares of its classes."""
     check_sat(student, "student SAT")
-    batch, classes = student.shape[1:]
+    check_targets(labels, *student.shape[1:])
+
+
+def check_targets(labels: Tensor, batch: int, classes: int) -> None:
+    """Refuse labels that are neither class numbers [B] nor shares of the classes [B, C] (of mixed images)."""
+    if labels.is_floating_point():
+        _check_shares(labels, batch, classes)
+        return
     if labels.shape != (batch,) or labels.dtype != torch.int64:
         raise TrainingError(
             "the labels do not fit the SAT",
@@ -66,6 +73,17 @@ def check_labels(student: Tensor, labels: Tensor) -> None:
             where="labels",
             got=f"{int(labels.min())} to {int(labels.max())}",
             allowed=f"0 to {classes - 1}",
+        )
+
+
+def _check_shares(labels: Tensor, batch: int, classes: int) -> None:
+    shape_fits = labels.shape == (batch, classes)
+    if not shape_fits or not bool((labels >= 0).all()) or not bool(((labels.sum(1) - 1).abs() < 1e-3).all()):
+        raise TrainingError(
+            "the labels do not fit the SAT",
+            where="labels",
+            got=f"{labels.dtype} {list(labels.shape)}",
+            allowed=f"torch.int64 [{batch}], or shares of the classes [{batch}, {classes}] that add up to 1",
         )
 
 
@@ -84,6 +102,15 @@ def not_negative(name: str, value: float) -> float:
     """``value``, if it is a finite number >= 0."""
     if not (_is_number(value) and value >= 0):
         raise ConfigError(f"{name} is not a number from 0 up", where=f"loss option {name}", got=value, allowed=">= 0")
+    return value
+
+
+def between(name: str, value: float, low: float, high: float) -> float:
+    """``value``, if it is a number from ``low`` to ``high``."""
+    if not (_is_number(value) and low <= value <= high):
+        raise ConfigError(
+            f"{name} is out of range", where=f"loss option {name}", got=value, allowed=f"{low:g} to {high:g}"
+        )
     return value
 
 

@@ -12,16 +12,18 @@ statistics are taken over time and batch together, so one scale and one shift a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deploy.errors import SpikesError
+from neurokd.membranes import fire_and_tell
 from neurokd.network_layers import SpikingLayer, make_layer, present
 from neurokd.network_options import split_options
-from neurokd.neurons import LIF
+from neurokd.neurons import LIF, CubaLIF
+from neurokd.outputs import Outputs, check_wanted, readout
 from neurokd.spec import NetworkSpec
 from neurokd.spec_layers import Shape
 
@@ -91,6 +93,38 @@ class SpikingNetwork(nn.Module):
         """The SAT alone, [T, B, C]; as ``forward(x, steps)``."""
         out = self(x, steps)
         return out if isinstance(out, Tensor) else out[0]
+
+    def outputs(self, x: Tensor, steps: int | None = None, want: Collection[str] = ("logits",)) -> Outputs:
+        """The SAT and what else is wanted, computed once.
+
+        Args:
+            x: As :meth:`forward`.
+            steps: As :meth:`forward`.
+            want: Of ``logits``, ``currents``, ``membranes``, ``layers``; see :class:`neurokd.outputs.Outputs`.
+
+        Raises:
+            SpikesError: as :meth:`forward`.
+            TrainingError: something else is wanted.
+        """
+        check_wanted(want)
+        held = self._held_steps(x, steps)
+        *hidden, last = self.spiking_layers()
+        spikes, layers = x, {}
+        for layer in hidden:
+            spikes, held = layer(spikes, held), None
+            layers[layer.name] = spikes
+        current, bias = last.currents(spikes, held)
+        membranes = None
+        if "membranes" in want:
+            sat, membranes = fire_and_tell(last, current, bias, held)
+        else:
+            sat = last.fire(current, bias, held)
+        own = last.neuron.bias if bias is None and isinstance(last.neuron, CubaLIF) else bias
+        logits, currents = readout(current, own, held)
+        return Outputs(
+            sat, logits if "logits" in want else None, currents if "currents" in want else None, membranes,
+            {**layers, last.name: sat} if "layers" in want else None,
+        )  # fmt: skip
 
     def _held_steps(self, x: Tensor, steps: int | None) -> int | None:
         """T for an input that is held, None for one that is time first."""

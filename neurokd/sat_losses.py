@@ -15,14 +15,13 @@ and weights are choices made here and stated in each docstring.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from deploy.errors import TrainingError
-from neurokd.loss_checks import check_labels, check_sat, difference_of, not_negative, one_of, positive, whole, wide
+from neurokd.logit_losses import divergence
+from neurokd.loss_checks import check_sat, difference_of, not_negative, one_of, positive, whole, wide
 
 #: Factor from rates (0 .. 1) to logits, so that softmax can tell classes apart: one more spike in T = 10 steps is one
 #: more in the logit. Independent of T, unlike spike counts as logits (snntorch's ``ce_count_loss``).
@@ -97,7 +96,8 @@ def full_kl(student: Tensor, teacher: Tensor, *, over: str = "rates", scale: flo
     """
     one_of("over", over, ("rates", "steps", "tensor"))
     difference_of(student, teacher)
-    return _divergence(_logits(student, over), _logits(teacher, over), positive("scale", scale))
+    positive("scale", scale)
+    return divergence(scale * logits_of(student, over), scale * logits_of(teacher, over))
 
 
 def sliding_l1(student: Tensor, teacher: Tensor, *, delta: int = DELTA, reduce: str = "norm") -> Tensor:
@@ -186,133 +186,7 @@ def combined(
     return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
 
 
-# Labels, rates, steps, activity -----------------------------------------------------------------------------------
-
-
-def cross_entropy(student: Tensor, labels: Tensor, *, scale: float = LOGIT_SCALE) -> Tensor:
-    """Cross-entropy on rates: ``mean over b of -log softmax(scale * r[b])[label]``, in nats.
-
-    Args:
-        student: S [T, B, C].
-        labels: class numbers [B], int64.
-        scale: factor from rates to logits, > 0.
-
-    Raises:
-        TrainingError: labels that do not fit.
-        ConfigError: a scale that is not positive.
-    """
-    check_labels(student, labels)
-    return functional.cross_entropy(positive("scale", scale) * wide(student).mean(0), labels)
-
-
-def rate_kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, scale: float = LOGIT_SCALE) -> Tensor:
-    """KL of softened rates: ``tau**2 * mean over b of KL(softmax(scale r_R / tau) || softmax(scale r_S / tau))``.
-
-    Source: Hinton, Vinyals & Dean 2015 (arXiv 1503.02531), on rates as logits.
-
-    Args:
-        student: S [T, B, C].
-        teacher: R [T, B, C].
-        temperature: tau > 0.
-        scale: factor from rates to logits, > 0.
-
-    Raises:
-        TrainingError: SATs that do not fit each other.
-        ConfigError: a temperature or scale that is not positive.
-    """
-    difference_of(student, teacher)
-    factor = positive("scale", scale) / positive("temperature", temperature)
-    return temperature**2 * _divergence(_logits(student, "rates"), _logits(teacher, "rates"), factor)
-
-
-def temporal_ce(student: Tensor, labels: Tensor, *, scale: float = 1.0) -> Tensor:
-    """Cross-entropy at every step: ``mean over t, b of -log softmax(scale * S[t, b])[label]``, in nats.
-
-    Source: the per-step ("temporal-wise") losses of arXiv 2503.03144 and 2501.15925, on spikes as logits; scale 1 is
-    snntorch's ``ce_rate_loss``.
-
-    Args:
-        student: S [T, B, C].
-        labels: class numbers [B], int64.
-        scale: factor from spikes to logits, > 0.
-
-    Raises:
-        TrainingError: labels that do not fit.
-        ConfigError: a scale that is not positive.
-    """
-    check_labels(student, labels)
-    logits = positive("scale", scale) * wide(student)
-    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(student.shape[0]))
-
-
-def temporal_kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, scale: float = 1.0) -> Tensor:
-    """KL at every step: ``tau**2 * mean over t, b of KL(p_R[t, b] || p_S[t, b])``, ``p = softmax(scale * SAT / tau)``.
-
-    Source: arXiv 2503.03144 and 2501.15925 (tau 2 to 6 there, on real-valued logits), here on spikes as logits.
-
-    Args:
-        student: S [T, B, C].
-        teacher: R [T, B, C].
-        temperature: tau > 0.
-        scale: factor from spikes to logits, > 0.
-
-    Raises:
-        TrainingError: SATs that do not fit each other.
-        ConfigError: a temperature or scale that is not positive.
-    """
-    difference_of(student, teacher)
-    factor = positive("scale", scale) / positive("temperature", temperature)
-    return temperature**2 * _divergence(_logits(student, "steps"), _logits(teacher, "steps"), factor)
-
-
-def temporal(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    *,
-    weight: float = 1.0,
-    temperature: float = 1.0,
-    scale: float = 1.0,
-) -> Tensor:
-    """Per-step cross-entropy and KL: ``temporal_ce + weight * temporal_kl``; see both.
-
-    Args:
-        student: S [T, B, C].
-        teacher: R [T, B, C].
-        labels: class numbers [B], int64.
-        weight: of the KL, >= 0.
-        temperature: tau > 0 of the KL.
-        scale: factor from spikes to logits, > 0.
-
-    Raises:
-        TrainingError: SATs or labels that do not fit.
-        ConfigError: a negative weight, a temperature or scale that is not positive.
-    """
-    divergence = temporal_kl(student, teacher, temperature=temperature, scale=scale)
-    return temporal_ce(student, labels, scale=scale) + not_negative("weight", weight) * divergence
-
-
-def activity(layers: Tensor | Sequence[Tensor], *, target: float = 0.0) -> Tensor:
-    """Penalty on spikes: ``max(0, spikes per neuron and step - target)`` over all layers together.
-
-    Fewer spikes are fewer synaptic operations on the chip. The gradient is the same for every spike of every layer.
-
-    Args:
-        layers: spikes [T, B, *shape] of one layer or of several.
-        target: mean activity that costs nothing, >= 0.
-
-    Raises:
-        TrainingError: no layer, or an empty one.
-        ConfigError: a negative target.
-    """
-    each = (layers,) if isinstance(layers, Tensor) else tuple(layers)
-    count = sum(layer.numel() for layer in each)
-    if count == 0:
-        raise TrainingError(
-            "the activity penalty has no spikes to count", where="activity", got=f"{len(each)} layers, 0 elements"
-        )
-    mean = torch.stack([wide(layer).sum() for layer in each]).sum() / count
-    return (mean - not_negative("target", target)).clamp(min=0)
+# Teacher and student of different T ----------------------------------------------------------------------------
 
 
 def align(sat: Tensor, steps: int) -> Tensor:
@@ -357,15 +231,9 @@ def _norm(values: Tensor, order: int) -> Tensor:
     return norm
 
 
-def _logits(sat: Tensor, over: str) -> Tensor:
+def logits_of(sat: Tensor, over: str) -> Tensor:
+    """A SAT as logits without scale: its rates [B, C], its steps [T, B, C], or all its entries [B, T C]."""
     sat = wide(sat)
     if over == "rates":
         return sat.mean(0)
     return sat if over == "steps" else sat.transpose(0, 1).flatten(1)
-
-
-def _divergence(student: Tensor, teacher: Tensor, factor: float) -> Tensor:
-    """Mean over all leading axes of KL(teacher || student) over the last one, of logits times ``factor``."""
-    log_s = functional.log_softmax(factor * student, dim=-1)
-    log_r = functional.log_softmax(factor * teacher, dim=-1)
-    return (log_r.exp() * (log_r - log_s)).sum(-1).mean()

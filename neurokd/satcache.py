@@ -1,8 +1,9 @@
-"""The frozen teacher's SAT over the training split: computed once, kept as packed bits, read back by index.
+"""What the frozen teacher says over the training split: computed once, its SAT kept as packed bits, read by index.
 
 A SAT holds only spikes, so one sample needs ``ceil(T * C / 8)`` bytes a view: 60,000 samples of T = 8, C = 10 are
-600 kB. The file carries a key made from the teacher's weights, the images and the encoding; a file with another key,
-or a damaged one, is computed again, never trusted.
+600 kB. Logits, where a loss needs them, are float32: 2.4 MB for those samples. The file carries a key made from the
+teacher's weights, the images, the encoding and what is kept; a file with another key, or a damaged one, is computed
+again, never trusted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,25 @@ import torch
 
 from deploy.errors import TrainingError
 from deploy.files import atomic_path
+from neurokd.outputs import Outputs, as_outputs
 
-Batch = tuple[npt.NDArray[np.int64], torch.Tensor]
-"""Image indices ``[B]`` and the teacher's SAT for them, float 0/1 ``[T, B, C]``."""
+Batch = tuple[npt.NDArray[np.int64], torch.Tensor | Outputs]
+"""Image indices ``[B]`` and what the teacher says about them: a SAT of 0 and 1 ``[T, B, C]``, or its outputs."""
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class SatCache:
-    """Packed teacher SATs.
+    """Packed teacher SATs, and logits where they were wanted.
 
     Args:
         packed: uint8 ``[V, N, ceil(T*C/8)]``: views, samples, bits of ``[T, C]`` in C order.
-        steps: T.
+        steps: T; 0 where the teacher does not spike.
         classes: C, the width of the teacher's output layer.
         key: Digest of everything the SATs depend on.
         seconds: Time the teacher took.
         reused: True when it was read from a file instead of computed.
+        logits: float32 ``[V, N, C]``, or None.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -47,6 +51,12 @@ class SatCache:
     key: str
     seconds: float
     reused: bool = False
+    logits: Floats | None = None
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What it can tell: of ``sat`` and ``logits``."""
+        return frozenset({"sat"} if self.steps else ()) | frozenset(() if self.logits is None else {"logits"})
 
     @property
     def views(self) -> int:
@@ -60,8 +70,8 @@ class SatCache:
 
     @property
     def nbytes(self) -> int:
-        """Size of the packed bits."""
-        return int(self.packed.nbytes)
+        """Size of the packed bits and the logits."""
+        return int(self.packed.nbytes) + (0 if self.logits is None else int(self.logits.nbytes))
 
     def take(self, indices: npt.ArrayLike, view: int = 0) -> torch.Tensor:
         """The SATs of some images: float 0/1 ``[T, B, C]``.
@@ -69,6 +79,21 @@ class SatCache:
         Raises:
             TrainingError: a view or index the cache does not hold.
         """
+        rows = self._rows(indices, view)
+        bits = np.unpackbits(self.packed[view, rows], axis=1, count=self.steps * self.classes)
+        sat = bits.reshape(rows.size, self.steps, self.classes).transpose(1, 0, 2)
+        return torch.from_numpy(np.ascontiguousarray(sat)).to(torch.float32)
+
+    def told(self, indices: npt.ArrayLike, view: int = 0) -> Outputs:
+        """All it holds about some images.
+
+        Raises:
+            TrainingError: a view or index the cache does not hold.
+        """
+        logits = None if self.logits is None else torch.from_numpy(self.logits[view, self._rows(indices, view)])
+        return Outputs(self.take(indices, view) if self.steps else None, logits)
+
+    def _rows(self, indices: npt.ArrayLike, view: int) -> npt.NDArray[np.int64]:
         rows = np.asarray(indices, dtype=np.int64)
         if not 0 <= view < self.views or (rows.size and not (rows.min() >= 0 and rows.max() < self.samples)):
             raise TrainingError(
@@ -78,9 +103,7 @@ class SatCache:
                 allowed=f"views 0 .. {self.views - 1}, indices 0 .. {self.samples - 1}",
                 next_step="compute the cache for the same data, validation share and views",
             )
-        bits = np.unpackbits(self.packed[view, rows], axis=1, count=self.steps * self.classes)
-        sat = bits.reshape(rows.size, self.steps, self.classes).transpose(1, 0, 2)
-        return torch.from_numpy(np.ascontiguousarray(sat)).to(torch.float32)
+        return rows
 
     def __getitem__(self, indices: npt.ArrayLike) -> torch.Tensor:
         """The SATs of unchanged images (view 0)."""
@@ -93,8 +116,9 @@ class SatCache:
             FileError: the folder cannot be written or the disk is full.
         """
         header = {"key": self.key, "steps": self.steps, "classes": self.classes, "seconds": self.seconds}
+        arrays = {"packed": self.packed} if self.logits is None else {"packed": self.packed, "logits": self.logits}
         with atomic_path(path) as temporary:
-            np.savez(temporary, packed=self.packed, header=np.array(json.dumps(header)))
+            np.savez(temporary, header=np.array(json.dumps(header)), **arrays)
 
 
 def key_of(parts: Mapping[str, Any]) -> str:
@@ -115,18 +139,39 @@ def compute(views: int, samples: int, key: str, run: Callable[[int], Iterable[Ba
         TrainingError: the teacher's output is not spikes (0 or 1).
     """
     start = time.perf_counter()
-    packed: npt.NDArray[np.uint8] | None = None
-    steps = classes = 0
+    made: SatCache | None = None
     for view in range(views):
-        for indices, sat in run(view):
-            steps, _, classes = sat.shape
-            rows = _pack(sat)
-            if packed is None:
-                packed = np.zeros((views, samples, rows.shape[1]), dtype=np.uint8)
-            packed[view, indices] = rows
-    if packed is None:
+        for indices, told in run(view):
+            outputs = as_outputs(told)
+            made = made or _empty(outputs, views, samples, key)
+            if outputs.sat is not None:
+                made.packed[view, indices] = _pack(outputs.sat)
+            if made.logits is not None and outputs.logits is not None:
+                made.logits[view, indices] = _finite(outputs.logits)
+    if made is None:
         raise TrainingError("there are no images to run the teacher on", where="teacher SAT cache", got="0 images")
-    return SatCache(packed, steps, classes, key, time.perf_counter() - start)
+    return replace(made, seconds=time.perf_counter() - start)
+
+
+def _empty(first: Outputs, views: int, samples: int, key: str) -> SatCache:
+    """Room for what a teacher says, from what it said first."""
+    steps, classes = (0, 0) if first.sat is None else (first.sat.shape[0], first.sat.shape[2])
+    classes = classes if first.logits is None else first.logits.shape[1]
+    packed = np.zeros((views, samples, (steps * classes + 7) // 8), dtype=np.uint8)
+    logits = None if first.logits is None else np.zeros((views, samples, classes), dtype=np.float32)
+    return SatCache(packed, steps, classes, key, 0.0, logits=logits)
+
+
+def _finite(logits: torch.Tensor) -> Floats:
+    if not bool(torch.isfinite(logits).all()):
+        raise TrainingError(
+            "the teacher's logits are not numbers",
+            where="teacher logits",
+            got="NaN or infinity",
+            allowed="finite logits",
+            next_step="train the teacher again, or choose another checkpoint of it",
+        )
+    return np.asarray(logits.detach().cpu().numpy(), dtype=np.float32)
 
 
 def load(path: str | Path, key: str) -> SatCache | None:
@@ -137,13 +182,16 @@ def load(path: str | Path, key: str) -> SatCache | None:
         with np.load(path, allow_pickle=False) as archive:
             header = json.loads(str(archive["header"]))
             packed = np.asarray(archive["packed"], dtype=np.uint8)
+            logits = np.asarray(archive["logits"], dtype=np.float32) if "logits" in archive else None
         steps, classes = int(header["steps"]), int(header["classes"])
         seconds = float(header["seconds"])
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
     if header.get("key") != key or packed.ndim != 3 or packed.shape[2] != (steps * classes + 7) // 8:
         return None
-    return SatCache(packed, steps, classes, key, seconds, reused=True)
+    if logits is not None and logits.shape != (*packed.shape[:2], classes):
+        return None
+    return SatCache(packed, steps, classes, key, seconds, True, logits)
 
 
 def load_or_compute(

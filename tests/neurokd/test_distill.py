@@ -16,6 +16,7 @@ from neurokd.config import Config, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import SAT_FILE, distill, distill_route, distill_stage, teacher_sats
 from neurokd.encoding import Encoding
+from neurokd.loop import fit
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import ProgressEvent
 from neurokd.train import evaluate, train
@@ -80,6 +81,39 @@ def test_rate_codes_cache_the_spikes_each_image_really_gets(small: Dataset) -> N
     with torch.no_grad():
         expected = net.sat(code.tensor(small.train.images[rows], rows))
     assert torch.equal(cache[rows], expected)
+
+
+def test_the_cache_holds_the_teachers_logits_where_a_loss_needs_them(
+    small: Dataset, teacher: SpikingNetwork, tmp_path: Path
+) -> None:
+    plain = teacher_sats(teacher, small, ENCODING, VIEWED, folder=tmp_path)
+    stage = dataclasses.replace(VIEWED, loss="ce+logit-kl:1,temperature=4")
+    cache = teacher_sats(teacher, small, ENCODING, stage, folder=tmp_path)
+    assert (plain.holds, cache.holds) == ({"sat"}, {"sat", "logits"})
+    assert not cache.reused  # the file held no logits
+    assert teacher_sats(teacher, small, ENCODING, stage, folder=tmp_path).reused
+    assert not teacher_sats(teacher, small, ENCODING, VIEWED, folder=tmp_path).reused
+    rows = np.array([3, 250, 0, 77])
+    pixels = Views(3, 1, False, 0).make(small.train.images, 2)[rows]
+    with torch.no_grad():
+        expected = teacher.eval().outputs(ENCODING.tensor(pixels, rows))
+    told = cache.told(rows, 2)
+    assert torch.equal(told.sat, expected.sat)
+    torch.testing.assert_close(told.logits, expected.logits)
+
+
+@pytest.mark.parametrize("loss", ["logit-kl,temperature=4", "logit-mse", "logit-ce+activity:0.1", "full-l2+logit-mix"])
+def test_losses_on_logits_train(digits: Dataset, teacher: SpikingNetwork, loss: str) -> None:
+    student = network("64-32-10")
+    untrained = evaluate(student, digits.test, ENCODING)
+    distill(student, teacher, digits, loss=loss, epochs=8, lr=5e-3)
+    assert evaluate(student, digits.test, ENCODING) > max(60.0, untrained + 30)
+
+
+def test_a_cache_without_logits_is_refused_by_a_loss_on_them(small: Dataset, teacher: SpikingNetwork) -> None:
+    sats = teacher_sats(teacher, small, ENCODING, VIEWED)
+    with pytest.raises(TrainingError, match="cache does not hold what the loss needs"):
+        fit(network(), small, ENCODING, VIEWED, loss_terms=losses.parse_loss("logit-kl"), teacher_sats=sats)
 
 
 def test_stale_caches_are_computed_again(small: Dataset, teacher: SpikingNetwork, tmp_path: Path) -> None:

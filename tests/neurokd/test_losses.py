@@ -15,6 +15,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from neurokd import losses as L  # noqa: E402, N812
+from neurokd.outputs import Outputs  # noqa: E402
 
 Tensor = torch.Tensor
 PAIRS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -256,7 +257,9 @@ def test_presets() -> None:
     assert tuple(term.name for term in L.parse_loss("sat-combined")) == five
     assert L.needs(L.parse_loss("sat-combined")) == {"teacher"}
     assert tuple(term.name for term in L.parse_loss("sat-ce")) == ("ce", *five)
-    assert L.needs(L.parse_loss("sat-ce+activity:0.1")) == {"teacher", "labels", "spikes"}
+    assert L.needs(L.parse_loss("sat-ce+activity:0.1")) == {"teacher", "labels", "layers"}
+    assert L.needs(L.parse_loss("response")) == {"teacher", "labels", "logits"}
+    assert L.of_teacher(L.parse_loss("sat-ce+logit-kl")) == {"sat", "logits"}
     for name in L.names():
         assert all(term.weight == 1 for term in L.parse_loss(name))
         assert all(term.weight == 0.5 for term in L.parse_loss(f"{name}:0.5"))
@@ -299,7 +302,7 @@ def test_terms_are_frozen_and_hashable() -> None:
 def test_evaluate_adds_weighted_parts() -> None:
     student, teacher, labels = _spikes(0).requires_grad_(), _spikes(1).requires_grad_(), torch.tensor([0, 1, 2, 0])
     terms = L.parse_loss("ce:0.5+sliding-l2:2,delta=4+activity:3")
-    total, parts = L.evaluate(terms, student, teacher, labels, spikes=[student])
+    total, parts = L.evaluate(terms, Outputs(student, layers={"out": student}), teacher, labels)
     assert list(parts) == ["ce", "sliding-l2,delta=4", "activity"]
     assert parts["ce"].item() == L.cross_entropy(student, labels).item()
     assert parts["sliding-l2,delta=4"].item() == L.sliding_l2(student, teacher, delta=4).item()
@@ -314,7 +317,9 @@ def test_evaluate_adds_weighted_parts() -> None:
 def test_every_loss_and_preset_evaluates_and_reaches_the_student() -> None:
     for name in L.names():
         student = _spikes(0).requires_grad_()
-        total, _ = L.evaluate(L.parse_loss(name), student, _spikes(1), torch.tensor([0, 1, 2, 0]), spikes=[student])
+        told = Outputs(student, 2 * student.mean(0), layers={"out": student})
+        teacher = Outputs(_spikes(1), _spikes(1).sum(0))
+        total, _ = L.evaluate(L.parse_loss(name), told, teacher, torch.tensor([0, 1, 2, 0]))
         (grad,) = torch.autograd.grad(total, student)
         assert grad.abs().sum() > 0, name
 

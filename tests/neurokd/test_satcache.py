@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import FileError, TrainingError
 from neurokd import satcache
+from neurokd.outputs import Outputs
 from neurokd.satcache import Batch
 
 
@@ -101,6 +102,47 @@ def spoil(path: Path, how: str) -> None:
     elif how == "folder":
         path.unlink()
         path.mkdir()
+
+
+class Talker(Teacher):
+    """Tells logits beside its SAT, or instead of it."""
+
+    def __init__(self, sats: torch.Tensor, logits: torch.Tensor, spikes: bool = True) -> None:
+        super().__init__(sats)
+        self.logits, self.spikes = logits, spikes
+
+    def __call__(self, view: int) -> Iterator[Batch]:
+        for rows, sat in super().__call__(view):
+            yield rows, Outputs(sat if self.spikes else None, self.logits[view, rows])
+
+
+@pytest.mark.parametrize("spikes", [True, False])
+def test_logits_are_kept_and_read_back(tmp_path: Path, spikes: bool) -> None:
+    sats, logits, path = random_sats(2, 7, 5, 10), torch.randn(2, 7, 10), tmp_path / "sat.npz"
+    first = satcache.load_or_compute(path, 2, 7, "key", Talker(sats, logits, spikes))
+    again = satcache.load_or_compute(path, 2, 7, "key", Talker(sats, logits, spikes))
+    assert again.reused
+    for cache in (first, again):
+        assert cache.holds == ({"sat", "logits"} if spikes else {"logits"})
+        assert (cache.views, cache.samples, cache.classes) == (2, 7, 10)
+        told = cache.told([6, 0], 1)
+        assert torch.equal(told.logits, logits[1][[6, 0]])
+        assert told.sat is None if not spikes else torch.equal(told.sat, sats[1][:, [6, 0]])
+    assert again.nbytes == (2 * 7 * 7 if spikes else 0) + 4 * 2 * 7 * 10
+
+
+def test_logits_of_another_shape_are_computed_again(tmp_path: Path) -> None:
+    sats, logits, path = random_sats(2, 7, 5, 10), torch.randn(2, 7, 10), tmp_path / "sat.npz"
+    cache = satcache.load_or_compute(path, 2, 7, "key", Talker(sats, logits))
+    header = json.dumps({"key": "key", "steps": 5, "classes": 10, "seconds": 1.0})
+    np.savez(path, packed=cache.packed, header=np.array(header), logits=np.zeros((2, 7, 9), np.float32))
+    assert not satcache.load_or_compute(path, 2, 7, "key", Talker(sats, logits)).reused
+
+
+def test_logits_that_are_no_numbers() -> None:
+    logits = torch.full((1, 7, 10), float("nan"))
+    with pytest.raises(TrainingError, match="logits are not numbers"):
+        satcache.compute(1, 7, "key", Talker(random_sats(1, 7, 5, 10), logits))
 
 
 def test_without_a_path_it_stays_in_memory(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Every loss by its name: its function, what it is computed from, the options it takes; and ready sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse
+from neurokd.loss_checks import between, not_negative, one_of, positive, whole
+from neurokd.rate_losses import activity, cross_entropy, rate_kl, temporal_ce, temporal_kl
+from neurokd.sat_losses import full_kl, full_l1, full_l2, sliding_l1, sliding_l2
+
+Check = Callable[[Any], object]
+
+_SCALE: Mapping[str, Check] = {"scale": partial(positive, "scale")}
+_TEMPERATURE: Mapping[str, Check] = {"temperature": partial(positive, "temperature")}
+_SOFT: Mapping[str, Check] = {**_SCALE, **_TEMPERATURE}
+_WINDOW: Mapping[str, Check] = {
+    "delta": partial(whole, "delta"),
+    "reduce": partial(one_of, "reduce", allowed=("norm", "sum")),
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by name.
+
+    Args:
+        function: Computes it.
+        takes: Its arguments in order: ``labels``; fields of the student's :class:`neurokd.outputs.Outputs` by their
+            names; the teacher's as ``teacher.<name>``.
+        options: Its keyword options and what checks them.
+    """
+
+    function: Callable[..., Tensor]
+    takes: tuple[str, ...]
+    options: Mapping[str, Check]
+
+    def of_student(self) -> frozenset[str]:
+        """Fields of the student's outputs it takes."""
+        return frozenset(name for name in self.takes if name != "labels" and not name.startswith("teacher."))
+
+    def of_teacher(self) -> frozenset[str]:
+        """Fields of the teacher's outputs it takes."""
+        return frozenset(name.partition(".")[2] for name in self.takes if name.startswith("teacher."))
+
+
+_SATS = ("sat", "teacher.sat")
+_LOGITS = ("logits", "teacher.logits")
+
+LOSSES: dict[str, Loss] = {
+    "ce": Loss(cross_entropy, ("sat", "labels"), _SCALE),
+    "full-l1": Loss(full_l1, _SATS, {}),
+    "full-l2": Loss(full_l2, _SATS, {"reduce": partial(one_of, "reduce", allowed=("norm", "mse"))}),
+    "full-kl": Loss(full_kl, _SATS, {**_SCALE, "over": partial(one_of, "over", allowed=("rates", "steps", "tensor"))}),
+    "sliding-l1": Loss(sliding_l1, _SATS, _WINDOW),
+    "sliding-l2": Loss(sliding_l2, _SATS, _WINDOW),
+    "rate-kl": Loss(rate_kl, _SATS, _SOFT),
+    "temporal-ce": Loss(temporal_ce, ("sat", "labels"), _SCALE),
+    "temporal-kl": Loss(temporal_kl, _SATS, _SOFT),
+    "activity": Loss(activity, ("layers",), {"target": partial(not_negative, "target")}),
+    "logit-ce": Loss(logit_ce, ("logits", "labels"), {}),
+    "logit-kl": Loss(logit_kl, _LOGITS, _TEMPERATURE),
+    "logit-mse": Loss(logit_mse, _LOGITS, {}),
+    "logit-mix": Loss(logit_mix, _LOGITS, {**_TEMPERATURE, "reverse": partial(between, "reverse", low=0.0, high=1.0)}),
+}
+
+#: Ready sums. The poster's five alone carry no labels; ``sat-ce`` adds cross-entropy and is the default to distil with.
+PRESETS: dict[str, str] = {
+    "sat-combined": "full-l1+full-l2+full-kl+sliding-l1+sliding-l2",
+    "sat-ce": "ce+full-l1+full-l2+full-kl+sliding-l1+sliding-l2",
+    "temporal": "temporal-ce+temporal-kl",
+    "response": "ce+logit-kl",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every name a loss text can hold: the single losses, then the presets."""
+    return (*LOSSES, *PRESETS)
