@@ -36,6 +36,7 @@ ROLES = ("teacher", "assistant", "student")
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CLASSES = 10
 DATA_SETS = tuple(SHAPES)
+TEACHERS = ("cached", "live")
 ROUTES = ("teacher-assistant-student", "teacher-student")
 
 
@@ -131,6 +132,10 @@ class StageConfig:
         shift: Augmentation: each view moves the image by up to this many pixels both ways.
         flip: Augmentation: each view may mirror the image left to right.
         views: Number of fixed views of an image. View 0 is the image itself; epoch e shows view e mod ``views``.
+        mix: Augmentation: how strongly each view but view 0 blends the image and its label with another's, 0 (not) to
+            1 (up to half and half); see :mod:`neurokd.mixing`.
+        teacher: ``cached``: the teacher answers once for each view, and its answers are kept; ``live``: it is run on
+            each batch. What cannot be kept (features, membranes) is asked live in any case.
     """
 
     epochs: int = 20
@@ -142,8 +147,12 @@ class StageConfig:
     shift: int = 0
     flip: bool = False
     views: int = 1
+    mix: float = 0.0
+    teacher: str = "cached"
 
     def __post_init__(self) -> None:
+        one_of("teacher", self.teacher, TEACHERS)
+        between("mix", self.mix, 0.0, 1.0)
         between("epochs", self.epochs, 1, 100_000)
         between("batch", self.batch, 2, 1_000_000)
         positive("lr", self.lr)
@@ -153,6 +162,16 @@ class StageConfig:
         between("shift", self.shift, 0, 16)
         between("views", self.views, 1, 64)
         _views_fit(self)
+
+
+#: Fields a stage has had from the first; later ones appear in :func:`stage_text` only where they are not the default.
+_FIRST = ("epochs", "batch", "lr", "weight_decay", "patience", "loss", "shift", "flip", "views")
+
+
+def stage_text(stage: StageConfig) -> str:
+    """The stage as text, the same for the same training in every version: what a run's identity is made of."""
+    shown = [f for f in dataclasses.fields(stage) if f.name in _FIRST or getattr(stage, f.name) != f.default]
+    return f"StageConfig({', '.join(f'{f.name}={getattr(stage, f.name)!r}' for f in shown)})"
 
 
 @dataclass(frozen=True)
@@ -394,12 +413,12 @@ class Config:
 
 
 def _views_fit(stage: StageConfig) -> None:
-    if (stage.views > 1) != (stage.shift > 0 or stage.flip):
+    if (stage.views > 1) != (stage.shift > 0 or stage.flip or stage.mix > 0):
         raise ConfigError(
             "views and augmentation do not fit together",
             where="views",
-            got=f"views = {stage.views}, shift = {stage.shift}, flip = {stage.flip}",
-            allowed="views = 1 with neither, or views > 1 with shift > 0 or flip",
+            got=f"views = {stage.views}, shift = {stage.shift}, flip = {stage.flip}, mix = {stage.mix}",
+            allowed="views = 1 with none of them, or views > 1 with shift > 0, flip or mix > 0",
         )
 
 

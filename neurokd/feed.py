@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 
 from deploy.errors import TrainingError
+from neurokd.config import StageConfig
 from neurokd.data import Dataset, Split, batches
 from neurokd.encoding import Encoding
+from neurokd.mixing import Mixed, Mixing
 from neurokd.network import predict
 from neurokd.outputs import Outputs
 from neurokd.spec import NetworkSpec
@@ -61,7 +63,7 @@ class Batch:
     Args:
         indices: int64 ``[B]`` into the split.
         inputs: float32 ``[B, C, H, W]`` (direct) or ``[T, B, C, H, W]``, 0 .. 1.
-        labels: int64 ``[B]``.
+        labels: int64 ``[B]``; of mixed images shares of the classes, float32 ``[B, C]``.
     """
 
     indices: Indices
@@ -77,12 +79,14 @@ class Feed:
         split: The images.
         encoding: How they become spikes.
         views: Which views there are; one, unchanged, when absent.
+        mixing: How views mix images; not at all when absent.
     """
 
     split: Split
     encoding: Encoding
     views: Views = field(default_factory=Views)
-    _ready: tuple[int, Split] | None = field(default=None, init=False, repr=False)
+    mixing: Mixing = field(default_factory=Mixing)
+    _ready: tuple[int, Mixed] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.split) == 0:
@@ -95,10 +99,10 @@ class Feed:
 
     def train_batches(self, size: int, seed: int, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of the epoch's view; a last batch that is not full is left out if there is another."""
-        split = self._prepared(self.views.of_epoch(epoch))
-        drop_last = len(split) > size
-        for rows, images, labels in batches(split, size, seed=seed, epoch=epoch, drop_last=drop_last):
-            yield self._batch(rows, images, labels)
+        prepared = self._prepared(self.views.of_epoch(epoch))
+        drop_last = len(self) > size
+        for rows, images, labels in batches(prepared.split, size, seed=seed, epoch=epoch, drop_last=drop_last):
+            yield self._batch(rows, images, prepared.targets(rows, labels))
 
     def batch_count(self, size: int) -> int:
         """Batches :meth:`train_batches` gives."""
@@ -106,23 +110,37 @@ class Feed:
 
     def in_order(self, view: int = 0, size: int = EVALUATION_BATCH) -> Iterator[Batch]:
         """Every image once, in file order."""
-        for rows, images, labels in batches(self._prepared(view), size, shuffle=False):
-            yield self._batch(rows, images, labels)
+        prepared = self._prepared(view)
+        for rows, images, labels in batches(prepared.split, size, shuffle=False):
+            yield self._batch(rows, images, prepared.targets(rows, labels))
 
-    def _prepared(self, view: int) -> Split:
+    def rows(self, indices: Indices, view: int = 0) -> Batch:
+        """Some images in one view."""
+        prepared = self._prepared(view)
+        split = prepared.split
+        return self._batch(indices, split.images[indices], prepared.targets(indices, split.labels[indices]))
+
+    def _prepared(self, view: int) -> Mixed:
         """The split in one view; for the direct encoding its images are the quantized integers already."""
         if self._ready is None or self._ready[0] != view:
-            images = self.views.make(self.split.images, view)
+            mixed = self.mixing.make(Split(self.views.make(self.split.images, view), self.split.labels), view)
             if self.encoding.kind == "direct":
-                images = self.encoding.encode(images, np.arange(len(images)))
-            self._ready = (view, Split(images, self.split.labels))
+                images = self.encoding.encode(mixed.split.images, np.arange(len(mixed.split)))
+                mixed = replace(mixed, split=Split(images, mixed.split.labels))
+            self._ready = (view, mixed)
         return self._ready[1]
 
-    def _batch(self, rows: Indices, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Batch:
+    def _batch(self, rows: Indices, images: npt.NDArray[np.uint8], labels: torch.Tensor) -> Batch:
         direct = self.encoding.kind == "direct"
         integers = images if direct else self.encoding.encode(images, rows)
         inputs = torch.from_numpy(integers).to(torch.float32) / self.encoding.levels
-        return Batch(rows, inputs, torch.from_numpy(labels))
+        return Batch(rows, inputs, labels)
+
+
+def training_feed(split: Split, encoding: Encoding, stage: StageConfig, classes: int, seed: int) -> Feed:
+    """The training images as a stage shows them, to the student and to its teacher."""
+    views = Views(stage.views, stage.shift, stage.flip, seed)
+    return Feed(split, encoding, views, Mixing(stage.mix, classes, seed))
 
 
 def run_sat(network: Network, batch: Batch, encoding: Encoding) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deploy.errors import TrainingError
-from neurokd.loss_checks import between, check_targets, positive, wide
+from neurokd.loss_checks import between, check_targets, positive, targets_for, wide
 
 
 def logit_ce(student: Tensor, labels: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def logit_ce(student: Tensor, labels: Tensor) -> Tensor:
     """
     check_logits(student, "student logits")
     check_targets(labels, *student.shape)
-    return functional.cross_entropy(wide(student), labels)
+    return functional.cross_entropy(wide(student), targets_for(wide(student), labels))
 
 
 def logit_kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Tensor:

@@ -19,17 +19,16 @@ import torch
 
 from deploy.errors import TrainingError
 from neurokd import checkpoint, losses, resume
-from neurokd.config import StageConfig
+from neurokd.config import StageConfig, stage_text
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
-from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_outputs
+from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_outputs, training_feed
 from neurokd.memory import keep_pages
 from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
-from neurokd.satcache import SatCache
 from neurokd.schedule import learning_rate, make_optimizer
+from neurokd.teachers import Telling
 from neurokd.threads import suited_threads
-from neurokd.views import Views
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def fit(
     stage: StageConfig,
     *,
     loss_terms: Sequence[losses.LossTerm],
-    teacher_sats: SatCache | None = None,
+    teacher_sats: Telling | None = None,
     checkpoint_dir: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -74,7 +73,8 @@ def fit(
         encoding: How images become spikes.
         stage: Epochs, batch, learning rate, augmentation. Its ``loss`` text is not read here.
         loss_terms: What is minimized.
-        teacher_sats: The teacher's SAT for the training split, with at least the stage's views.
+        teacher_sats: What the teacher is asked through (:func:`neurokd.distill.teaching`): a cache of its answers for
+            the training split with at least the stage's views, or the teacher itself.
         checkpoint_dir: Folder for the run's state, written after each epoch; a state of the same run there is
             taken up. None keeps nothing.
         seed: Seed of batch order, views and whatever the network draws.
@@ -104,19 +104,20 @@ class _Run:
     encoding: Encoding
     stage: StageConfig
     terms: tuple[losses.LossTerm, ...]
-    teacher: SatCache | None
+    teacher: Telling | None
     folder: str | Path | None
     seed: int
     progress: Progress
     name: str
 
     def __post_init__(self) -> None:
-        views = Views(self.stage.views, self.stage.shift, self.stage.flip, self.seed)
-        self.feed = Feed(self.data.train, self.encoding, views)
+        self.feed = training_feed(self.data.train, self.encoding, self.stage, self.network.classes, self.seed)
         self.validation = Feed(self.data.validation, self.encoding)
         self.optimizer = make_optimizer(self.network, self.stage)
+        losses.check_schedules(self.terms, self.stage.epochs, self.name)
         self._check_encoding()
         self._check_teacher()
+        self.alignments = self._make_alignments()
         self.identity = self._identity()
 
     def go(self) -> FitResult:
@@ -142,6 +143,8 @@ class _Run:
         if found is None:
             return State(resume.copy_weights(self.network), {}, resume.copy_weights(self.network))
         self.network.load_state_dict(found.weights)
+        if self.alignments is not None:
+            self.alignments.load_state_dict(found.alignments)
         resume.put_moments(self.optimizer, found.moments)
         return found
 
@@ -154,7 +157,8 @@ class _Run:
         self._tell("epoch", epoch + 1, self.stage.epochs, epoch, loss, validation)
         weights = resume.copy_weights(self.network)
         history = (*state.history, record)
-        after = State(weights, resume.moments_of(self.optimizer), weights, history)
+        beside = {} if self.alignments is None else resume.copy_weights(self.alignments)
+        after = State(weights, resume.moments_of(self.optimizer), weights, history, alignments=beside)
         return after if after.best_record is record else dataclasses.replace(after, best=state.best)
 
     def _train_epoch(self, epoch: int) -> tuple[float, dict[str, float]]:
@@ -165,25 +169,39 @@ class _Run:
             torch.manual_seed(_mixed(self.seed, epoch))
             for done, batch in enumerate(self.feed.train_batches(self.stage.batch, self.seed, epoch)):
                 self._set_rate(epoch * count + done, self.stage.epochs * count)
-                for key, value in self._step(batch, epoch, done).items():
+                for key, value in self._step(batch, epoch, done, count).items():
                     sums[key] = sums.get(key, 0.0) + value
                 self._tell("train", done + 1, count, epoch, sums[""] / (done + 1), None)
         means = {key: value / count for key, value in sums.items()}
         return means.pop(""), means
 
-    def _step(self, batch: Batch, epoch: int, number: int) -> dict[str, float]:
+    def _step(self, batch: Batch, epoch: int, number: int, count: int) -> dict[str, float]:
         """One optimizer step; the loss under the empty name, its terms under theirs."""
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher.told(batch.indices, self.feed.views.of_epoch(epoch))
         student = run_outputs(self.network, batch, self.encoding, losses.of_student(self.terms))
-        total, parts = losses.evaluate(self.terms, student, teacher, batch.labels)
+        moment = losses.Moment(epoch + number / count, self.stage.epochs)
+        total, parts = losses.evaluate(
+            self.terms, student, teacher, batch.labels, moment=moment, alignments=self.alignments
+        )
         values = {"": float(total.detach()), **{key: float(value) for key, value in parts.items()}}
         self._check_loss(values, epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return values
+
+    def _make_alignments(self) -> losses.Alignments | None:
+        """What losses between layers learn beside the network; the optimizer trains it too."""
+        if self.teacher is None or "layers" not in losses.of_teacher(self.terms):
+            return None
+        own = {block.name: block.out_shape for block in self.network.spec.blocks()}
+        made = losses.alignments_for(self.terms, own, self.teacher.shapes, self.seed)
+        if made is not None:
+            group = {"params": list(made.parameters()), "weight_decay": self.stage.weight_decay}
+            self.optimizer.add_param_group(group)
+        return made
 
     def _check_encoding(self) -> None:
         """Steps and input bits are exported with the network, so it must be trained with its own."""
@@ -287,7 +305,7 @@ class _Run:
             "start": checkpoint.digest(self.network.state_dict()),
             "data": data_digest(self.data),
             "encoding": str(self.encoding),
-            "stage": str(self.stage),
+            "stage": stage_text(self.stage),
             "loss": losses.format_loss(self.terms),
             "teacher": self.teacher.key if self.teacher is not None else "",
             "seed": self.seed,

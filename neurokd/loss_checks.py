@@ -76,6 +76,11 @@ def check_targets(labels: Tensor, batch: int, classes: int) -> None:
         )
 
 
+def targets_for(logits: Tensor, labels: Tensor) -> Tensor:
+    """Checked labels as torch's cross-entropy takes them beside ``logits``."""
+    return labels.to(logits.dtype) if labels.is_floating_point() else labels
+
+
 def _check_shares(labels: Tensor, batch: int, classes: int) -> None:
     shape_fits = labels.shape == (batch, classes)
     if not shape_fits or not bool((labels >= 0).all()) or not bool(((labels.sum(1) - 1).abs() < 1e-3).all()):
@@ -128,5 +133,14 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> object:
     if value not in allowed:
         raise ConfigError(
             f"unknown {name}", where=f"loss option {name}", got=value, allowed=", ".join(map(str, allowed))
+        )
+    return value
+
+
+def layer_name(name: str, value: object) -> object:
+    """``value``, if it can be a layer's name."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(
+            f"{name} is not the name of a layer", where=f"loss option {name}", got=value, allowed="a name"
         )
     return value

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deploy.errors import ConfigError
 from neurokd.loss_checks import not_negative
 from neurokd.loss_registry import LOSSES, PRESETS, names
+from neurokd.loss_schedule import Schedule, parse_weight
 
 Value = float | int | str
 
@@ -19,7 +20,7 @@ class LossTerm:
 
     Args:
         name: a single loss of :func:`names`.
-        weight: >= 0.
+        weight: >= 0, or a :class:`neurokd.loss_schedule.Schedule`.
         options: keyword options of the loss's function, as a mapping or (name, value) pairs.
 
     Raises:
@@ -27,7 +28,7 @@ class LossTerm:
     """
 
     name: str
-    weight: float = 1.0
+    weight: float | Schedule = 1.0
     options: Mapping[str, Value] | tuple[tuple[str, Value], ...] = ()
 
     def __post_init__(self) -> None:
@@ -39,7 +40,8 @@ class LossTerm:
                 allowed=", ".join(LOSSES),
                 next_step=_did_you_mean(self.name),
             )
-        not_negative("weight", self.weight)
+        if not isinstance(self.weight, Schedule):
+            not_negative("weight", self.weight)
         pairs = dict(self.options)
         known = LOSSES[self.name].options
         for key, value in pairs.items():
@@ -59,7 +61,8 @@ class LossTerm:
         return ",".join([self.name, *(f"{key}={value}" for key, value in dict(self.options).items())])
 
     def __str__(self) -> str:
-        weight = "" if self.weight == 1 else f":{self.weight!r}"
+        scheduled = isinstance(self.weight, Schedule)
+        weight = "" if self.weight == 1 else f":{self.weight}" if scheduled else f":{self.weight!r}"
         return self.name + weight + self.key[len(self.name) :]
 
 
@@ -76,7 +79,8 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     """Read a weighted sum of losses.
 
     ``name[:weight][,option=value ...]`` joined by ``+``, e.g. ``ce:1.0+sliding-l2:0.5,delta=3+full-kl``. A preset is a
-    term too; its weight multiplies those inside. Terms of the same name and options are added up.
+    term too; its weight multiplies those inside. Terms of the same name and options are added up. A weight may change
+    in training (:mod:`neurokd.loss_schedule`): ``full-kl:1->0.2``, ``ce:1@5``.
 
     Args:
         text: the sum.
@@ -86,9 +90,19 @@ def parse_loss(text: str) -> tuple[LossTerm, ...]:
     """
     found: dict[str, LossTerm] = {}
     for term in (term for part in _PLUS.split(text) for term in _parse_term(part, text)):
-        weight = term.weight + (found[term.key].weight if term.key in found else 0.0)
-        found[term.key] = LossTerm(term.name, weight, term.options)
+        found[term.key] = _added(found[term.key], term) if term.key in found else term
     return tuple(found.values())
+
+
+def _added(one: LossTerm, other: LossTerm) -> LossTerm:
+    if isinstance(one.weight, Schedule) or isinstance(other.weight, Schedule):
+        raise ConfigError(
+            "a term with a schedule is given twice",
+            where="loss",
+            got=f"{one} and {other}",
+            allowed="a term once, or both times with a number",
+        )
+    return LossTerm(one.name, other.weight + one.weight, one.options)
 
 
 def _parse_term(part: str, text: str) -> tuple[LossTerm, ...]:
@@ -96,13 +110,19 @@ def _parse_term(part: str, text: str) -> tuple[LossTerm, ...]:
     if match is None:
         raise _unreadable(text, part.strip() or "an empty term")
     name, weight_text, option_text = match.groups()
-    weight = 1.0 if weight_text is None else _number(weight_text, text)
+    weight = 1.0 if weight_text is None else _weight(weight_text, text)
     if name not in PRESETS:
         return (LossTerm(name, weight, _options(option_text, text)),)
     if option_text:
         raise _unreadable(text, f"options on the preset {name}")
-    not_negative("weight", weight)
-    return tuple(LossTerm(term.name, weight * term.weight, term.options) for term in parse_loss(PRESETS[name]))
+    inner = parse_loss(PRESETS[name])
+    return tuple(LossTerm(term.name, _times(weight, term.weight), term.options) for term in inner)
+
+
+def _times(outer: float | Schedule, inner: float | Schedule) -> float | Schedule:
+    """A preset's weight times one inside, which is a number."""
+    assert not isinstance(inner, Schedule)
+    return outer.scaled(inner) if isinstance(outer, Schedule) else not_negative("weight", outer) * inner
 
 
 def _options(option_text: str, text: str) -> dict[str, Value]:
@@ -111,7 +131,7 @@ def _options(option_text: str, text: str) -> dict[str, Value]:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value) or key in options:
             raise _unreadable(text, f"option {part.strip()!r}")
-        options[key] = _value(value)
+        options[key] = value if key in ("student", "teacher") else _value(value)
     return options
 
 
@@ -124,11 +144,11 @@ def _value(text: str) -> Value:
     return text
 
 
-def _number(number: str, text: str) -> float:
-    try:
-        return float(number)
-    except ValueError:
-        raise _unreadable(text, f"weight {number!r}") from None
+def _weight(number: str, text: str) -> float | Schedule:
+    weight = parse_weight(number)
+    if weight is None:
+        raise _unreadable(text, f"weight {number!r}")
+    return weight
 
 
 def _unreadable(text: str, got: str) -> ConfigError:
@@ -136,8 +156,8 @@ def _unreadable(text: str, got: str) -> ConfigError:
         "the loss cannot be read",
         where=f"loss {text!r}",
         got=got,
-        allowed="name[:weight][,option=value ...] joined by +, e.g. ce:1.0+sliding-l2:0.5,delta=3+full-kl; names: "
-        + ", ".join(names()),
+        allowed="name[:weight][,option=value ...] joined by +, e.g. ce:1.0+sliding-l2:0.5,delta=3+full-kl; "
+        "weights: 0.5, 1->0.2, 1@5, 1->0.2@5-10; names: " + ", ".join(names()),
     )
 
 

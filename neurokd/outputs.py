@@ -45,7 +45,8 @@ class Outputs:
     def detached(self) -> Outputs:
         """The same without gradients."""
         layers = None if self.layers is None else {name: value.detach() for name, value in self.layers.items()}
-        return Outputs(*(_detached(getattr(self, name)) for name in ("sat", *EXTRAS[:-1])), layers=layers)
+        sat, logits, currents, membranes = map(_detached, (self.sat, self.logits, self.currents, self.membranes))
+        return Outputs(sat, logits, currents, membranes, layers)
 
 
 def as_outputs(told: Tensor | Outputs | None) -> Outputs:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from deploy.errors import TrainingError
 from neurokd.logit_losses import divergence
-from neurokd.loss_checks import check_labels, difference_of, not_negative, positive, wide
+from neurokd.loss_checks import check_labels, difference_of, not_negative, positive, targets_for, wide
 from neurokd.sat_losses import LOGIT_SCALE, logits_of
 
 
@@ -30,7 +30,8 @@ def cross_entropy(student: Tensor, labels: Tensor, *, scale: float = LOGIT_SCALE
         ConfigError: a scale that is not positive.
     """
     check_labels(student, labels)
-    return functional.cross_entropy(positive("scale", scale) * wide(student).mean(0), labels)
+    logits = positive("scale", scale) * wide(student).mean(0)
+    return functional.cross_entropy(logits, targets_for(logits, labels))
 
 
 def rate_kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, scale: float = LOGIT_SCALE) -> Tensor:
@@ -71,7 +72,7 @@ def temporal_ce(student: Tensor, labels: Tensor, *, scale: float = 1.0) -> Tenso
     check_labels(student, labels)
     logits = positive("scale", scale) * wide(student)
     repeats = (student.shape[0], *[1] * (labels.dim() - 1))
-    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat(repeats))
+    return functional.cross_entropy(logits.flatten(0, 1), targets_for(logits, labels).repeat(repeats))
 
 
 def temporal_kl(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, scale: float = 1.0) -> Tensor:

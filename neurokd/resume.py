@@ -7,7 +7,7 @@ far and the history; no generator state is kept. The run it belongs to is writte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class State:
         best: The ``state_dict`` of the best epoch so far.
         history: One record an epoch.
         test: Test accuracy in percent once the stage has ended, else None.
+        alignments: Parameters that train beside the network and are no part of it.
     """
 
     weights: Tensors
@@ -59,6 +60,7 @@ class State:
     best: Tensors
     history: tuple[EpochRecord, ...] = ()
     test: float | None = None
+    alignments: Tensors = field(default_factory=dict)
 
     @property
     def best_record(self) -> EpochRecord:
@@ -66,7 +68,7 @@ class State:
         return max(self.history, key=lambda record: (record.validation, record.epoch))
 
 
-def copy_weights(network: Network) -> Tensors:
+def copy_weights(network: Network | torch.nn.Module) -> Tensors:
     """The network's ``state_dict`` as copies."""
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
@@ -95,7 +97,9 @@ def save(folder: str | Path, state: State, network: Network, run: Mapping[str, A
     Raises:
         FileError: the folder cannot be written or the disk is full.
     """
-    parts = {"weights": state.weights, "moments": state.moments, "best": state.best}
+    parts = {
+        "weights": state.weights, "moments": state.moments, "best": state.best, "alignments": state.alignments,
+    }  # fmt: skip
     tensors = {f"{part}/{name}": value for part, group in parts.items() for name, value in group.items()}
     info = {
         "spec": network.spec_text,
@@ -120,7 +124,7 @@ def load(folder: str | Path, run: Mapping[str, Any]) -> State | None:
     _same_run(contents.info["run"], run, path)
     history = tuple(EpochRecord(**record) for record in contents.info["history"])
     weights, moments, best = (_group(contents.tensors, part) for part in ("weights", "moments", "best"))
-    return State(weights, moments, best, history, contents.info["test"])
+    return State(weights, moments, best, history, contents.info["test"], _group(contents.tensors, "alignments"))
 
 
 def load_best(folder: str | Path) -> SpikingNetwork:

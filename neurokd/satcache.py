@@ -43,6 +43,7 @@ class SatCache:
         seconds: Time the teacher took.
         reused: True when it was read from a file instead of computed.
         logits: float32 ``[V, N, C]``, or None.
+        population: Output neurons a class. Above 1, ``packed`` is ``[V, N, T*C]``: spikes a class and step.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -52,11 +53,23 @@ class SatCache:
     seconds: float
     reused: bool = False
     logits: Floats | None = None
+    population: int = 1
 
     @property
     def holds(self) -> frozenset[str]:
         """What it can tell: of ``sat`` and ``logits``."""
         return frozenset({"sat"} if self.steps else ()) | frozenset(() if self.logits is None else {"logits"})
+
+    def _unpacked(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """``[B, T * C]``: spikes, or shares of a class's neurons."""
+        if self.population > 1:
+            return packed / np.float32(self.population)
+        return np.unpackbits(packed, axis=1, count=self.steps * self.classes)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of the teacher's layers: none is kept."""
+        return {}
 
     @property
     def views(self) -> int:
@@ -74,14 +87,13 @@ class SatCache:
         return int(self.packed.nbytes) + (0 if self.logits is None else int(self.logits.nbytes))
 
     def take(self, indices: npt.ArrayLike, view: int = 0) -> torch.Tensor:
-        """The SATs of some images: float 0/1 ``[T, B, C]``.
+        """The SATs of some images: ``[T, B, C]``, 0/1 or shares of a class's neurons.
 
         Raises:
             TrainingError: a view or index the cache does not hold.
         """
         rows = self._rows(indices, view)
-        bits = np.unpackbits(self.packed[view, rows], axis=1, count=self.steps * self.classes)
-        sat = bits.reshape(rows.size, self.steps, self.classes).transpose(1, 0, 2)
+        sat = self._unpacked(self.packed[view, rows]).reshape(rows.size, self.steps, self.classes).transpose(1, 0, 2)
         return torch.from_numpy(np.ascontiguousarray(sat)).to(torch.float32)
 
     def told(self, indices: npt.ArrayLike, view: int = 0) -> Outputs:
@@ -115,7 +127,10 @@ class SatCache:
         Raises:
             FileError: the folder cannot be written or the disk is full.
         """
-        header = {"key": self.key, "steps": self.steps, "classes": self.classes, "seconds": self.seconds}
+        header = {
+            "key": self.key, "steps": self.steps, "classes": self.classes, "seconds": self.seconds,
+            "population": self.population,
+        }  # fmt: skip
         arrays = {"packed": self.packed} if self.logits is None else {"packed": self.packed, "logits": self.logits}
         with atomic_path(path) as temporary:
             np.savez(temporary, header=np.array(json.dumps(header)), **arrays)
@@ -126,7 +141,9 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def compute(views: int, samples: int, key: str, run: Callable[[int], Iterable[Batch]]) -> SatCache:
+def compute(
+    views: int, samples: int, key: str, run: Callable[[int], Iterable[Batch]], population: int = 1
+) -> SatCache:
     """Run the teacher over every view of every image and pack its spikes.
 
     Args:
@@ -134,18 +151,19 @@ def compute(views: int, samples: int, key: str, run: Callable[[int], Iterable[Ba
         samples: N; every index 0 .. N-1 must come once a view.
         key: From :func:`key_of`.
         run: For a view number, yields indices and SATs.
+        population: Output neurons a class; the SATs' entries are multiples of one over it.
 
     Raises:
-        TrainingError: the teacher's output is not spikes (0 or 1).
+        TrainingError: the teacher's output is not spikes (0 or 1), or not shares of that population.
     """
     start = time.perf_counter()
     made: SatCache | None = None
     for view in range(views):
         for indices, told in run(view):
             outputs = as_outputs(told)
-            made = made or _empty(outputs, views, samples, key)
+            made = made or _empty(outputs, views, samples, key, population)
             if outputs.sat is not None:
-                made.packed[view, indices] = _pack(outputs.sat)
+                made.packed[view, indices] = _pack(outputs.sat, population)
             if made.logits is not None and outputs.logits is not None:
                 made.logits[view, indices] = _finite(outputs.logits)
     if made is None:
@@ -153,13 +171,18 @@ def compute(views: int, samples: int, key: str, run: Callable[[int], Iterable[Ba
     return replace(made, seconds=time.perf_counter() - start)
 
 
-def _empty(first: Outputs, views: int, samples: int, key: str) -> SatCache:
+def _empty(first: Outputs, views: int, samples: int, key: str, population: int) -> SatCache:
     """Room for what a teacher says, from what it said first."""
     steps, classes = (0, 0) if first.sat is None else (first.sat.shape[0], first.sat.shape[2])
     classes = classes if first.logits is None else first.logits.shape[1]
-    packed = np.zeros((views, samples, (steps * classes + 7) // 8), dtype=np.uint8)
+    packed = np.zeros((views, samples, _bytes(steps * classes, population)), dtype=np.uint8)
     logits = None if first.logits is None else np.zeros((views, samples, classes), dtype=np.float32)
-    return SatCache(packed, steps, classes, key, 0.0, logits=logits)
+    return SatCache(packed, steps, classes, key, 0.0, logits=logits, population=population)
+
+
+def _bytes(entries: int, population: int) -> int:
+    """Of one sample: a bit an entry, or with a population a byte (0 .. population)."""
+    return entries if population > 1 else (entries + 7) // 8
 
 
 def _finite(logits: torch.Tensor) -> Floats:
@@ -184,18 +207,23 @@ def load(path: str | Path, key: str) -> SatCache | None:
             packed = np.asarray(archive["packed"], dtype=np.uint8)
             logits = np.asarray(archive["logits"], dtype=np.float32) if "logits" in archive else None
         steps, classes = int(header["steps"]), int(header["classes"])
-        seconds = float(header["seconds"])
+        seconds, population = float(header["seconds"]), int(header.get("population", 1))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-    if header.get("key") != key or packed.ndim != 3 or packed.shape[2] != (steps * classes + 7) // 8:
+    if header.get("key") != key or packed.ndim != 3 or packed.shape[2] != _bytes(steps * classes, population):
         return None
     if logits is not None and logits.shape != (*packed.shape[:2], classes):
         return None
-    return SatCache(packed, steps, classes, key, seconds, True, logits)
+    return SatCache(packed, steps, classes, key, seconds, True, logits, population)
 
 
 def load_or_compute(
-    path: str | Path | None, views: int, samples: int, key: str, run: Callable[[int], Iterable[Batch]]
+    path: str | Path | None,
+    views: int,
+    samples: int,
+    key: str,
+    run: Callable[[int], Iterable[Batch]],
+    population: int = 1,
 ) -> SatCache:
     """:func:`load`, or else :func:`compute` and save. Without a path the cache stays in memory.
 
@@ -206,21 +234,22 @@ def load_or_compute(
     found = load(path, key) if path is not None else None
     if found is not None and found.views == views and found.samples == samples:
         return found
-    cache = compute(views, samples, key, run)
+    cache = compute(views, samples, key, run, population)
     if path is not None:
         cache.save(path)
     return cache
 
 
-def _pack(sat: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Float 0/1 ``[T, B, C]`` to uint8 ``[B, ceil(T*C/8)]``."""
-    spikes = sat.detach().cpu().numpy()
-    if not np.isin(spikes, (0.0, 1.0)).all():
+def _pack(sat: torch.Tensor, population: int) -> npt.NDArray[np.uint8]:
+    """``[T, B, C]`` to uint8 ``[B, ceil(T*C/8)]`` of bits, or ``[B, T*C]`` of spikes a class."""
+    counts = sat.detach().cpu().numpy() * population
+    if not ((counts == np.round(counts)) & (counts >= 0) & (counts <= population)).all():
         raise TrainingError(
             "the teacher's output is not spikes",
             where="teacher SAT",
-            got=f"values {spikes.min()} .. {spikes.max()}",
-            allowed="0 or 1",
+            got=f"values {counts.min() / population} .. {counts.max() / population}",
+            allowed="0 or 1" if population == 1 else f"0 to 1 in steps of 1/{population}",
             next_step="give a teacher whose last layer spikes",
         )
-    return np.packbits(spikes.astype(bool).transpose(1, 0, 2).reshape(spikes.shape[1], -1), axis=1)
+    rows: npt.NDArray[np.uint8] = counts.astype(np.uint8).transpose(1, 0, 2).reshape(sat.shape[1], -1)
+    return rows if population > 1 else np.packbits(rows, axis=1)

@@ -271,10 +271,13 @@ def test_equal_terms_are_added_up() -> None:
     assert L.parse_loss("ce:0.5+ce:0") == (L.LossTerm("ce", 0.5),)
 
 
+_SCHEDULES = st.builds(
+    L.Schedule, st.floats(0, 9), st.none() | st.floats(0, 9), st.integers(1, 20), st.none() | st.integers(20, 40)
+)
 _TERMS = st.builds(
     L.LossTerm,
     st.sampled_from(["sliding-l1", "sliding-l2"]),
-    st.floats(0, 1e30),
+    st.floats(0, 1e30) | _SCHEDULES,
     st.fixed_dictionaries(
         {}, optional={"delta": st.integers(1, 99), "reduce": st.sampled_from(["norm", "sum"])}
     ),
@@ -296,6 +299,64 @@ def test_terms_are_frozen_and_hashable() -> None:
     assert hash(term) == hash(L.LossTerm("ce", options={}))
 
 
+# Schedules
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [  # at 0, 1, 2, 3 and 3.5 of 4 epochs
+        ("0.5", (0.5, 0.5, 0.5, 0.5, 0.5)),
+        ("1->0.2", (1, 0.8, 0.6, 0.4, 0.3)),
+        ("2@3", (0, 0, 2, 2, 2)),
+        ("2@2-3", (0, 2, 2, 0, 0)),
+        ("0->1@2-3", (0, 0, 0.5, 1, 1)),
+        ("1->0@3", (1, 1, 1, 0.5, 0.25)),
+        ("1e-1->3e-1", (0.1, 0.15, 0.2, 0.25, 0.275)),
+    ],
+)
+def test_weights_change_as_the_schedule_says(text: str, weights: tuple[float, ...]) -> None:
+    (term,) = L.parse_loss(f"full-l1:{text}")
+    assert L.parse_loss(str(term)) == (term,)
+    student, teacher = _spikes(0), _spikes(1)
+    for done, weight in zip((0, 1, 2, 3, 3.5), weights, strict=True):
+        total, parts = L.evaluate([term], student, teacher, moment=L.Moment(done, 4))
+        assert total.item() == pytest.approx(weight * parts["full-l1"].item(), abs=1e-12)
+    assert L.evaluate([term], student, teacher)[0].item() == pytest.approx(weights[0] * parts["full-l1"].item())
+
+
+def test_a_presets_schedule_is_that_of_its_terms() -> None:
+    assert L.parse_loss("temporal:1->0.5@2") == L.parse_loss("temporal-ce:1->0.5@2+temporal-kl:1->0.5@2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ce:-1->0", "weight is not a number from 0 up"),
+        ("ce:1->-1", "weight is not a number from 0 up"),
+        ("ce:1->inf", "weight is not a number from 0 up"),
+        ("ce:1@0", "epochs are none"),
+        ("ce:1@5-4", "epochs are none"),
+        ("ce:1@", "cannot be read"),
+        ("ce:1@1.5", "cannot be read"),
+        ("ce:1->", "cannot be read"),
+        ("ce:->1", "cannot be read"),
+        ("ce:a->1", "cannot be read"),
+        ("ce:1@2+ce", "given twice"),
+        ("sat-ce+ce:1->0", "given twice"),
+    ],
+)
+def test_schedules_that_make_no_sense(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        L.parse_loss(text)
+
+
+def test_a_term_that_starts_after_the_end() -> None:
+    L.check_schedules(L.parse_loss("ce:1@4+full-l1:1->2"), 4, "student")
+    with pytest.raises(ConfigError, match="after the last epoch") as caught:
+        L.check_schedules(L.parse_loss("ce:1@5"), 4, "student")
+    assert caught.value.where == "student: loss ce:1.0@5"
+
+
 # Evaluation
 
 
@@ -314,12 +375,24 @@ def test_evaluate_adds_weighted_parts() -> None:
     assert teacher.grad is None
 
 
+def _everything(sat: Tensor) -> Outputs:
+    """Outputs of a network with a hidden layer of 2 x 1 x 3 neurons, all made from its SAT."""
+    hidden = torch.stack([sat, sat.flip(0) * torch.tensor([1.0, 0.5, 0.25])], 2)[..., None, :]
+    return Outputs(sat, 2 * sat.mean(0), 2 * sat, 1.5 * sat, {"hidden": hidden, "out": sat})
+
+
+class _Identity:
+    """Alignments that change nothing."""
+
+    def of(self, key: str) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+
 def test_every_loss_and_preset_evaluates_and_reaches_the_student() -> None:
     for name in L.names():
         student = _spikes(0).requires_grad_()
-        told = Outputs(student, 2 * student.mean(0), layers={"out": student})
-        teacher = Outputs(_spikes(1), _spikes(1).sum(0))
-        total, _ = L.evaluate(L.parse_loss(name), told, teacher, torch.tensor([0, 1, 2, 0]))
+        told, teacher = _everything(student), _everything(_spikes(1))
+        total, _ = L.evaluate(L.parse_loss(name), told, teacher, torch.tensor([0, 1, 2, 0]), alignments=_Identity())
         (grad,) = torch.autograd.grad(total, student)
         assert grad.abs().sum() > 0, name
 
