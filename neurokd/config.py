@@ -21,7 +21,7 @@ from deploy.errors import ConfigError, FileError, SpecError
 from deploy.files import atomic_path
 from neurokd.encoding import Encoding
 from neurokd.methods import SCALE_SEARCHES, UNTRAINED, learned_from, loss_text, widths_from
-from neurokd.spec import NetworkSpec
+from neurokd.spec import NetworkSpec, check_population
 from neurokd.tables import between, moved, not_empty, one_of, positive, read_table, set_dotted
 
 if sys.version_info >= (3, 11):
@@ -78,6 +78,7 @@ class NetworksConfig:
         threshold: Firing threshold.
         norm: Whether a batch norm follows each synapse in training; it folds away at export.
         surrogate: Name of the surrogate gradient.
+        population: Output neurons a class, a power of two: ten classes need specs that end in ``10 * population``.
     """
 
     teacher: str
@@ -89,10 +90,11 @@ class NetworksConfig:
     threshold: float = 1.0
     norm: bool = True
     surrogate: str = "triangular"
+    population: int = 1
 
     def __post_init__(self) -> None:
         for role in ROLES:
-            self.spec(role)
+            check_population(self.spec(role).classes, self.population)
         one_of("neuron", self.neuron, NEURONS)
         one_of("surrogate", self.surrogate, SURROGATES)
         between("beta", self.beta, 0.0, 1.0)
@@ -114,7 +116,7 @@ class NetworksConfig:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments for ``neurokd.build`` that all three networks share."""
-        shared = ("neuron", "beta", "alpha", "threshold", "norm", "surrogate")
+        shared = ("neuron", "beta", "alpha", "threshold", "norm", "surrogate", "population")
         return {name: getattr(self, name) for name in shared}
 
 
@@ -294,7 +296,7 @@ class Config:
         not_empty("out", self.out)
         not_empty("chip", self.chip)
         for role in ROLES:
-            _fits_data(self.networks.spec(role), role, self.data)
+            _fits_data(self.networks, role, self.data)
 
     @classmethod
     def default(cls, data: str = "digits") -> Config:
@@ -422,13 +424,13 @@ def _views_fit(stage: StageConfig) -> None:
         )
 
 
-def _fits_data(spec: NetworkSpec, role: str, data: str) -> None:
-    shape = SHAPES[data]
-    if spec.input_shape not in (shape, (math.prod(shape),)) or spec.classes != CLASSES:
+def _fits_data(networks: NetworksConfig, role: str, data: str) -> None:
+    spec, shape, classes = networks.spec(role), SHAPES[data], CLASSES * networks.population
+    if spec.input_shape not in (shape, (math.prod(shape),)) or spec.classes != classes:
         channels, height, width = shape
         raise ConfigError(
             f"the {role} does not fit the data",
             where=f"networks.{role}",
             got=str(spec),
-            allowed=f"{math.prod(shape)}-...-{CLASSES} or {height}x{width}x{channels}-...-{CLASSES} for {data}",
+            allowed=f"{math.prod(shape)}-...-{classes} or {height}x{width}x{channels}-...-{classes} for {data}",
         )

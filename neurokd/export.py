@@ -69,7 +69,8 @@ def to_graph(network: SpikingNetwork | QuantizedNetwork, encoding: Encoding = "d
         GraphError: an unknown encoding.
     """
     chip = network.chip if isinstance(network, QuantizedNetwork) else None
-    settings = nir.RunSettings(network.steps, encoding, network.input_bits, chip)
+    population = network.population if network.population > 1 else None
+    settings = nir.RunSettings(network.steps, encoding, network.input_bits, chip, population)
     nodes: list[nir.Node] = [nir.Input("input", network.spec.input_shape)]
     for layer in _layers(network):
         nodes += _nodes(layer)

@@ -145,6 +145,7 @@ def _built(graph: nir.Graph, pieces: list[_Piece]) -> SpikingNetwork:
             beta=[on_grid(piece.one("beta")) for piece in pieces],
             alpha=[0.0 if piece.step.alpha is None else alpha_on_grid(piece.one("alpha")) for piece in pieces],
             threshold=[piece.one("threshold") for piece in pieces], notes=_notes(graph, pieces),
+            population=settings.population or 1,
         )  # fmt: skip
     except ConfigError as error:
         raise UnsupportedNode(

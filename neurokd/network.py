@@ -24,7 +24,8 @@ from neurokd.network_layers import SpikingLayer, make_layer, present
 from neurokd.network_options import split_options
 from neurokd.neurons import LIF, CubaLIF
 from neurokd.outputs import Outputs, check_wanted, readout
-from neurokd.spec import NetworkSpec
+from neurokd.population import by_class, outputs_by_class
+from neurokd.spec import NetworkSpec, check_population
 from neurokd.spec_layers import Shape
 
 __all__ = ["SpikingLayer", "SpikingNetwork", "build", "predict"]
@@ -44,6 +45,8 @@ class SpikingNetwork(nn.Module):
         self.options: dict[str, Any] = dict(options)
         self.steps: int = options["steps"]
         self.input_bits: int = options["input_bits"]
+        self.population: int = options.get("population", 1)
+        check_population(spec.classes, self.population)
 
     @property
     def spec_text(self) -> str:
@@ -52,8 +55,8 @@ class SpikingNetwork(nn.Module):
 
     @property
     def classes(self) -> int:
-        """Number of output neurons."""
-        return self.spec.classes
+        """Number of classes: the output neurons, or those a class's population stands for."""
+        return self.spec.classes // self.population
 
     @property
     def notes(self) -> list[str]:
@@ -76,7 +79,8 @@ class SpikingNetwork(nn.Module):
             record: Whether to return every layer's spikes too.
 
         Returns:
-            SAT [T, B, C]; with ``record`` ``(sat, {layer name: spikes [T, B, *shape]})``.
+            SAT [T, B, C], with a population the share of a class's neurons that spike; with ``record``
+            ``(sat, {layer name: spikes [T, B, *shape]})``.
 
         Raises:
             SpikesError: the input's shape or type does not fit the network, or ``steps`` does not fit the input.
@@ -87,7 +91,8 @@ class SpikingNetwork(nn.Module):
         for place, layer in enumerate(self.spiking_layers()):
             spikes = layer(spikes, held if place == 0 else None)
             recorded[layer.name] = spikes
-        return (spikes, recorded) if record else spikes
+        sat = by_class(spikes, self.population)
+        return (sat, recorded) if record else sat
 
     def sat(self, x: Tensor, steps: int | None = None) -> Tensor:
         """The SAT alone, [T, B, C]; as ``forward(x, steps)``."""
@@ -121,10 +126,11 @@ class SpikingNetwork(nn.Module):
             sat = last.fire(current, bias, held)
         own = last.neuron.bias if bias is None and isinstance(last.neuron, CubaLIF) else bias
         logits, currents = readout(current, own, held)
-        return Outputs(
+        told = Outputs(
             sat, logits if "logits" in want else None, currents if "currents" in want else None, membranes,
             {**layers, last.name: sat} if "layers" in want else None,
         )  # fmt: skip
+        return outputs_by_class(told, self.population)
 
     def _held_steps(self, x: Tensor, steps: int | None) -> int | None:
         """T for an input that is held, None for one that is time first."""
@@ -191,7 +197,7 @@ def build(spec: str | NetworkSpec, **options: Any) -> SpikingNetwork:
         spec: A specification or its text, e.g. ``"784-800-10"``.
         **options: See :class:`neurokd.network_options.LayerOptions` for those of a layer (``neuron``, ``beta``,
             ``alpha``, ``threshold``, ``norm``, ...), each one value or a list with one value a layer; and of the whole
-            network ``steps=8``, ``input_bits=8``, ``seed=0`` (:class:`NetworkOptions`).
+            network ``steps=8``, ``input_bits=8``, ``seed=0``, ``population=1`` (:class:`NetworkOptions`).
 
     Raises:
         SpecError: the specification cannot be read.

@@ -104,6 +104,7 @@ class NetworkOptions:
         steps: Time steps T of direct encoding, 1 to 32768.
         input_bits: Width of the input's integers; the network sees integer / (2**bits - 1). 1 for binary spikes.
         seed: Seed of the first weights, 0 .. 2**63 - 1.
+        population: Output neurons a class, a power of two (:mod:`neurokd.population`).
         source: Where each layer came from in a user's module: a dict of module paths a layer; empty otherwise.
         notes: What was changed or left out in taking a user's module.
 
@@ -114,11 +115,17 @@ class NetworkOptions:
     steps: int = 8
     input_bits: int = 8
     seed: int = 0
+    population: int = 1
     source: tuple[dict[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, low, high in (("steps", 1, 2**15), ("input_bits", 1, 16), ("seed", 0, 2**63 - 1)):
+        for name, low, high in (
+            ("steps", 1, 2**15),
+            ("input_bits", 1, 16),
+            ("seed", 0, 2**63 - 1),
+            ("population", 1, 128),
+        ):
             value = getattr(self, name)
             _check(name, value, type(value) is int and low <= value <= high, f"a whole number from {low} to {high}")
 
@@ -128,6 +135,7 @@ class NetworkOptions:
             "steps": self.steps,
             "input_bits": self.input_bits,
             "seed": self.seed,
+            **({"population": self.population} if self.population > 1 else {}),
             "source": [dict(paths) for paths in self.source],
             "notes": list(self.notes),
         }

@@ -25,6 +25,7 @@ from neurokd.learned_grid import LearnedGrid
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF, cuba_lif, lif
+from neurokd.population import by_class
 from neurokd.surrogates import Surrogate
 
 Pair = tuple[int, int]
@@ -213,7 +214,7 @@ class QuantizedNetwork(nn.Module):
     def __init__(self, network: SpikingNetwork, grids: Mapping[str, LayerGrid], chip: str) -> None:
         super().__init__()
         self.spec, self.options, self.chip = network.spec, dict(network.options), chip
-        self.steps, self.input_bits = network.steps, network.input_bits
+        self.steps, self.input_bits, self.population = network.steps, network.input_bits, network.population
         layers = network.spiking_layers()
         if {layer.name for layer in layers} != set(grids):
             raise TrainingError(
@@ -237,8 +238,8 @@ class QuantizedNetwork(nn.Module):
 
     @property
     def classes(self) -> int:
-        """Number of output neurons."""
-        return self.spec.classes
+        """Number of classes."""
+        return self.spec.classes // self.population
 
     @property
     def notes(self) -> list[str]:
@@ -296,7 +297,8 @@ class QuantizedNetwork(nn.Module):
         for layer in self.quantized_layers():
             spikes = layer(spikes, held)
             recorded[layer.name], held = spikes, None
-        return (spikes, recorded) if record else spikes
+        sat = by_class(spikes, self.population)
+        return (sat, recorded) if record else sat
 
     def sat(self, x: Tensor, steps: int | None = None) -> Tensor:
         """The SAT alone, ``[T, B, C]``."""

@@ -141,9 +141,7 @@ def key_of(parts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def compute(
-    views: int, samples: int, key: str, run: Callable[[int], Iterable[Batch]], population: int = 1
-) -> SatCache:
+def compute(views: int, samples: int, key: str, run: Callable[[int], Iterable[Batch]], population: int = 1) -> SatCache:
     """Run the teacher over every view of every image and pack its spikes.
 
     Args:

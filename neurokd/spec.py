@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deploy.errors import SpecError
+from deploy.errors import ConfigError, SpecError
 from neurokd.spec_layers import Conv, Dense, LayerSpec, Pair, Pool, Shape, in_range, number_from, out_shape, pair_from
 
 GRAMMAR = (
@@ -27,6 +27,8 @@ GRAMMAR = (
     "'pK' average pool of kernel K, then optionally 'sS' stride (default K), 'pP' padding. "
     "K, S, P, D are numbers or 'HxW' pairs. Examples: 784-800-10, 28x28x1-16c5s2-32c3s2-10, 32x32x3-64c3p1-p2-10"
 )
+
+LARGEST_POPULATION = 128
 
 _PAIR = r"[0-9]+(?:x[0-9]+)?"
 _DENSE = re.compile(r"[0-9]+")
@@ -225,3 +227,24 @@ def _walk(shape: Shape, layers: tuple[LayerSpec, ...], text: str) -> list[Shape]
     if not layers or not isinstance(layers[-1], Dense):
         raise _placed(SpecError("there is no output layer: the last field is the number of classes"), text, len(layers))
     return shapes
+
+
+def check_population(outputs: int, population: int) -> None:
+    """Refuse a population that is no power of two, or does not divide the output layer.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    if population < 1 or population > LARGEST_POPULATION or population & (population - 1):
+        raise ConfigError(
+            "the population of a class is a power of two", where="population", got=population,
+            allowed="1, 2, 4, 8, ... 128",
+        )  # fmt: skip
+    if outputs % population or outputs == population > 1:
+        raise ConfigError(
+            "the output layer does not split into classes of this population",
+            where="population",
+            got=f"{outputs} output neurons, population {population}",
+            allowed=f"a multiple of {population}, at least {2 * population}",
+            next_step=f"10 classes need {10 * population} output neurons: end the specification in -{10 * population}",
+        )

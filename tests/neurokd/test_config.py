@@ -193,6 +193,7 @@ def test_options_are_the_networks_own() -> None:
         "alpha": 0.75,
         "threshold": 1.0,
         "norm": True,
+        "population": 1,
         "surrogate": "triangular",
     }
 
