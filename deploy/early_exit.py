@@ -1,8 +1,8 @@
 """Time to a confident answer: accuracy against steps, and what stopping early saves.
 
-After each step the answer so far is the output neuron with most spikes (ties to the lowest index, as everywhere). A
-sample may stop once the leader is ahead of the second by a margin of spikes; the energy it has then used is that of the
-steps so far, every layer's.
+After each step the answer so far is the class with most output spikes (ties to the lowest, as everywhere), those of all
+its neurons where it has several. A sample may stop once the leading class is ahead of the second by a margin of spikes;
+the energy it has then used is that of the steps so far, every layer's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy.placement import Placement
 from deploy.profile_activity import Activity
 from deploy.profile_model import ESSENTIAL, step_energy
 from deploy.program import Program
-from deploy.trace import Trace
+from deploy.trace import Trace, by_class
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Exit:
     """What a rule for stopping gives.
 
     Attributes:
-        margin: Spikes the leader must be ahead by; None: all steps are run.
+        margin: Spikes the leading class must be ahead by; None: all steps are run.
         steps: Mean steps a sample.
         accuracy: Percent.
         energy: Mean dynamic energy a sample in J; None where the chip publishes none.
@@ -89,7 +89,7 @@ def early_exit(
             allowed="samples with a label each, and an output that spikes",
         )
     spikes = trace.sat.reshape(trace.steps, trace.samples, -1).astype(np.int64)
-    counts = spikes.cumsum(axis=0)
+    counts = by_class(spikes, program.population).cumsum(axis=0)
     right = counts.argmax(axis=2) == labels
     priced = all(chip.energy[name].value is not None for name in ESSENTIAL)
     placement = place(program, chip) if placement is None else placement

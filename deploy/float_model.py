@@ -23,6 +23,7 @@ from deploy.errors import GraphError, SimulatorError, SpikesError
 from deploy.float_neurons import Cells
 from deploy.float_nodes import apply
 from deploy.reading import Reading, reading
+from deploy.trace import by_class
 
 Float = npt.NDArray[np.float64]
 Watch = Callable[[nir.Node, Float], None]
@@ -42,6 +43,7 @@ class FloatTrace:
         charged: Membranes before the reset, which met the threshold.
         threshold: Of each spiking population, its shape.
         reading: How equations became steps.
+        population: Output neurons a class; neuron ``n`` belongs to class ``n // population``.
     """
 
     output: str
@@ -51,6 +53,7 @@ class FloatTrace:
     charged: Mapping[str, Float]
     threshold: Mapping[str, Float]
     reading: Reading
+    population: int = 1
 
     @property
     def steps(self) -> int:
@@ -62,11 +65,20 @@ class FloatTrace:
         """Samples B."""
         return int(self.outputs[self.output].shape[1])
 
-    def predictions(self) -> npt.NDArray[np.int64]:
-        """Class of each sample, int64 ``[B]``: most spikes, or highest last membrane; ties to the lowest index."""
+    @property
+    def scores(self) -> Float:
+        """The answer, float64 ``[B, classes]``: spikes (last membranes of a readout) of each class's neurons, added up.
+
+        Raises:
+            SimulatorError: the output's neurons cannot be shared out among classes.
+        """
         given = self.outputs[self.output].reshape(self.steps, self.samples, -1)
         answers = given[-1] if self.output in self.v and self.output not in self.spiking else given.sum(axis=0)
-        best: npt.NDArray[np.int64] = np.argmax(answers, axis=1).astype(np.int64)
+        return by_class(answers, self.population)
+
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """Class of each sample, int64 ``[B]``: the one of the highest score, ties to the lowest class."""
+        best: npt.NDArray[np.int64] = np.argmax(self.scores, axis=1).astype(np.int64)
         return best
 
     def accuracy(self, labels: npt.NDArray[np.integer]) -> float:
@@ -202,7 +214,8 @@ class _Network:
             if cells.parameters.threshold is not None
         }
         output = self._graph.sources(self._graph.outputs[0].name)[0]
-        return FloatTrace(output, spiking, self._outputs, self._v, self._charged, thresholds, self._how)
+        each = self._graph.settings.population or 1
+        return FloatTrace(output, spiking, self._outputs, self._v, self._charged, thresholds, self._how, each)
 
 
 class _Line:

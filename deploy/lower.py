@@ -49,7 +49,8 @@ def lower(source: nir.Graph | str | Path, chip: Chip | str | Path = "loihi2", *,
 
 def _meta(graph: nir.Graph, source: object, chip: Chip) -> dict[str, Any]:
     settings = graph.settings
-    meta = {"steps": settings.steps, "encoding": settings.encoding, "chip": chip.name, "trained_for": settings.chip}
+    meta: dict[str, Any] = {"steps": settings.steps, "encoding": settings.encoding}
+    meta |= {"population": settings.population, "chip": chip.name, "trained_for": settings.chip}
     if not isinstance(source, nir.Graph):
         meta["source_sha256"] = hashlib.sha256(Path(str(source)).read_bytes()).hexdigest()
     return {key: value for key, value in meta.items() if value is not None}

@@ -290,7 +290,7 @@ class Program:
         input: The one place where spikes enter.
         populations: In an order in which every undelayed synapse goes forward.
         synapses: Each from the input or a population to a population. All names of a program differ.
-        meta: Plain facts that travel along (``steps``, ``encoding``, ``chip``, ``source`` digest ...).
+        meta: Plain facts that travel along (``steps``, ``encoding``, ``population``, ``chip``, ``source`` digest ...).
         answer: Name of the output population; empty: the last one.
     """
 
@@ -310,10 +310,23 @@ class Program:
         _require(steps is None or _is_whole(steps), "steps is out of range", "meta", steps, "a whole number above 0")
         known = ["", *(p.name for p in self.populations)]
         _require(self.answer in known, "the output is no population", "program", self.answer, known[1:])
+        self._check_classes()
         for synapse in self.synapses:
             self._check_ends(synapse)
         for population in self.populations:
             self._check_accumulator(population)
+
+    def _check_classes(self) -> None:
+        each, size = self.meta.get("population"), self.output.size
+        whole = each is None or _is_whole(each)
+        _require(whole, "population is out of range", "meta", repr(each), "a whole number above 0")
+        _require(
+            each is None or size % int(each) == 0,
+            "the output's neurons cannot be shared out: meta's population does not divide their number",
+            self.output.name,
+            f"{size} neurons, population {each}",
+            f"a divisor of {size}",
+        )
 
     def _check_ends(self, synapse: Synapse) -> None:
         order = {self.input.name: -1, **{p.name: i for i, p in enumerate(self.populations)}}
@@ -398,6 +411,16 @@ class Program:
         steps = self.meta.get("steps")
         return None if steps is None else int(steps)
 
+    @property
+    def population(self) -> int:
+        """Output neurons a class: output neuron ``n`` (row-major) belongs to class ``n // population``."""
+        return int(self.meta.get("population") or 1)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes the output tells apart."""
+        return self.output.size // self.population
+
     @cached_property
     def depth(self) -> dict[str, int]:
         """Steps by which each node lags the input in a pipelined run: the longest undelayed path to it."""
@@ -466,7 +489,8 @@ def _pack(program: Program, *, with_meta: bool) -> tuple[dict[str, Any], dict[st
         {"kind": type(s).__name__.lower(), **_pack_node(s, "weights", arrays)} for s in program.synapses
     ]
     if with_meta:
-        header["meta"] = program.meta
+        stated = {"population": program.population} if program.population > 1 else {}
+        header["meta"] = {**{key: value for key, value in program.meta.items() if key != "population"}, **stated}
     return header, arrays
 
 

@@ -69,6 +69,7 @@ def quantize(
     correct_bias: bool = True,
     steps: int | None = None,
     input_unit: float = 1.0,
+    population: int | None = None,
     dt: float | None = None,
     reset: str | None = None,
 ) -> Quantized:
@@ -85,6 +86,7 @@ def quantize(
         correct_bias: Take the mean error of the rounded weights out of the biases.
         steps: T of spikes without a time axis; the file's own when absent.
         input_unit: Float value of one unit of the input: 1/255 for a network that saw images of 8 bits as 0..1.
+        population: Output neurons a class (neuron ``n`` is of class ``n // population``); the file's own when absent.
         dt, reset: Time step in seconds and reset rule, where the file does not say.
 
     Returns:
@@ -112,9 +114,9 @@ def quantize(
         part = _Quantizer(layer, widths, levels, input_unit, target, search, power_of_two, correct_bias)
         nodes, errors[layer.name] = part.made(graph, seen)
         made |= {node.name: node for node in nodes}
-    settings = nir.RunSettings(
-        len(frames), graph.settings.encoding or _encoding(spikes, graph), input_bits, target.name
-    )
+    encoding = graph.settings.encoding or _encoding(spikes, graph)
+    each = graph.settings.population if population is None else population
+    settings = nir.RunSettings(len(frames), encoding, input_bits, target.name, each)
     quantized = _rewritten(graph, made, settings)
     program = lower(quantized, target)
     return Quantized(quantized, program, measure(program, found, seen, frames, errors))

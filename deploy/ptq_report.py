@@ -13,7 +13,7 @@ from deploy import fixed_point as fp
 from deploy import simulator
 from deploy.program import Population, Program
 from deploy.ptq_float import Layer, Seen
-from deploy.trace import Trace
+from deploy.trace import Trace, by_class
 
 CHUNK = 256
 
@@ -164,7 +164,8 @@ class _Totals:
     def _answers(self, output: str) -> npt.NDArray[np.int64]:
         last = self.seen.last.get(output)
         counts = self.seen.spikes[output].sum(0, dtype=np.int64) if last is None else last
-        answers: npt.NDArray[np.int64] = counts.reshape(len(counts), -1).argmax(1)
+        scores = by_class(counts.reshape(len(counts), -1), self.program.population)
+        answers: npt.NDArray[np.int64] = scores.argmax(1)
         return answers
 
     def losses(self, samples: int, steps: int) -> Losses:

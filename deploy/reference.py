@@ -190,6 +190,7 @@ def _trace(program: Program, given: Stimulus, results: list[dict[str, _State]]) 
         u={name: stacked(name, "record_u", np.int32) for name in names},
         v=v,
         membranes=None if program.output.spiking else last,
+        population=program.population,
     )
 
 

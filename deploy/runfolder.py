@@ -161,8 +161,9 @@ def _unpacked(bits: Array, shape: list[int]) -> Array:
 
 
 def save_trace(path: str | Path, trace: Trace) -> None:
-    """Write a run's answers, counters and recorded spikes as ``.npz``."""
-    parts: dict[str, Array] = {"counts": trace.counts, "predictions": trace.predictions()}
+    """Write a run's answers, counters and recorded spikes as ``.npz``; ``scores`` are ``counts`` by class."""
+    parts: dict[str, Array] = {"counts": trace.counts, "scores": trace.scores, "predictions": trace.predictions()}
+    parts |= {} if trace.population == 1 else {"population": np.array(trace.population)}
     parts["input_events"] = trace.input_events
     parts |= {} if trace.membranes is None else {"membranes": trace.membranes}
     for name, counter in trace.counters.items():

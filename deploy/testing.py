@@ -233,6 +233,7 @@ def differences(expected: Trace, got: Trace) -> list[str]:
     none = np.zeros(0, np.int64)
     pairs = [
         ("counts", expected.counts, got.counts),
+        ("population", np.array(expected.population), np.array(got.population)),
         ("input_events", expected.input_events, got.input_events),
         ("membranes", _or(expected.membranes, none), _or(got.membranes, none)),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,15 +46,16 @@ class Trace:
         backend: ``reference``, ``simulator`` or ``lava``.
         program: Digest of the program that ran.
         output: Name of the output population.
-        counts: int64 ``[B, C]``: spikes of each output neuron over all steps (the answer).
-        membranes: int64 ``[B, C]``: v of each output neuron after the last step, the answer where the output does not
-            spike; None where it does.
+        counts: int64 ``[B, N]``: spikes of each output neuron over all steps.
+        membranes: int64 ``[B, N]``: v of each output neuron after the last step, where the output does not spike; None
+            where it does.
         input_events: int64 ``[T, B]``: nonzero inputs.
         counters: One :class:`Counter` a population; empty when the backend cannot count.
         spikes: Recorded spikes ``[T, B, *shape]`` uint8, by population; always holds the output unless told not to.
         packed: Recorded spikes as :class:`~deploy.records.Bits` or :class:`~deploy.records.Events`, by population, of a
             run that was asked for these instead (``spikes`` is empty then).
         u, v: Recorded current and membrane (after reset) int32 ``[T, B, *shape]``, by population.
+        population: Output neurons a class; neuron ``n`` belongs to class ``n // population``.
     """
 
     backend: str
@@ -67,6 +69,7 @@ class Trace:
     v: Mapping[str, State] = field(default_factory=dict)
     membranes: Counts | None = None
     packed: Mapping[str, Record] = field(default_factory=dict)
+    population: int = 1
 
     @property
     def steps(self) -> int:
@@ -97,10 +100,18 @@ class Trace:
             )
         return self.spikes[self.output]
 
+    @property
+    def scores(self) -> Counts:
+        """The answer, int64 ``[B, classes]``: output spikes (membranes of a readout) of each class's neurons, added up.
+
+        Raises:
+            SimulatorError: the output's neurons cannot be shared out among classes.
+        """
+        return by_class(self.counts if self.membranes is None else self.membranes, self.population)
+
     def predictions(self) -> Counts:
-        """Class of each sample, int64 ``[B]``: most output spikes or highest membrane, ties to the lowest index."""
-        answers = self.counts if self.membranes is None else self.membranes
-        best: Counts = np.argmax(answers, axis=1).astype(np.int64)
+        """Class of each sample, int64 ``[B]``: the one of the highest score, ties to the lowest class."""
+        best: Counts = np.argmax(self.scores, axis=1).astype(np.int64)
         return best
 
     def accuracy(self, labels: npt.NDArray[np.integer]) -> float:
@@ -124,13 +135,34 @@ class Trace:
         return sum(int(counter.saturations.sum()) for counter in self.counters.values())
 
 
+def by_class(answers: npt.NDArray[Any], population: int) -> npt.NDArray[Any]:
+    """Sums over each class's neurons: ``[..., N]`` to ``[..., N // population]``; neuron n is of class n // population.
+
+    Raises:
+        SimulatorError: ``population`` is no whole number above 0 that divides N.
+    """
+    size = answers.shape[-1]
+    whole = isinstance(population, (int, np.integer)) and not isinstance(population, bool) and population >= 1
+    if not whole or size % population:
+        raise SimulatorError(
+            "the output's neurons cannot be shared out among classes",
+            where="population",
+            got=f"{size} neurons, population {population!r}",
+            allowed=f"a divisor of {size}",
+        )
+    if population == 1:
+        return answers
+    added: npt.NDArray[Any] = answers.reshape(*answers.shape[:-1], size // population, population).sum(axis=-1)
+    return added
+
+
 def concatenate(parts: list[Trace]) -> Trace:
     """Join runs of the same program over different samples, in order.
 
     Raises:
         SimulatorError: no parts, or parts of different programs.
     """
-    if not parts or len({(p.program, p.backend, p.steps) for p in parts}) != 1:
+    if not parts or len({(p.program, p.backend, p.steps, p.population) for p in parts}) != 1:
         raise SimulatorError(
             "only runs of one program on one backend can be joined", got=len(parts), allowed="1 or more"
         )
@@ -147,6 +179,7 @@ def concatenate(parts: list[Trace]) -> Trace:
         v={name: np.concatenate([p.v[name] for p in parts], axis=1) for name in first.v},
         membranes=None if first.membranes is None else np.concatenate([_membranes(p) for p in parts]),
         packed={name: joined([p.packed[name] for p in parts]) for name in first.packed},
+        population=first.population,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from deploy.lower import lower
 from deploy.program import Program
 from deploy.reading import Reading
 from deploy.spikes import Stimulus, stimulus
-from deploy.trace import Trace
+from deploy.trace import Trace, by_class
 from deploy.verify import RUNNERS, TRAINED, Spikes, Verification, compare, explained, matching, observed
 
 Array = npt.NDArray[Any]
@@ -297,7 +297,8 @@ def _recorded(program: Program, spikes: Spikes) -> Execution:
     out = spikes[program.output.name]
     answers = out.reshape(*out.shape[:2], -1)
     scores = answers.astype(np.int64).sum(axis=0) if program.output.spiking else answers[-1]
-    return Execution(TRAINED, True, spikes, {}, {}, _thresholds(program), np.argmax(scores, axis=1))
+    predictions = np.argmax(by_class(scores, program.population), axis=1)
+    return Execution(TRAINED, True, spikes, {}, {}, _thresholds(program), predictions)
 
 
 def _reread(graph: nir.Graph, program: Program, given: Stimulus, chip: Chip | str) -> Execution:
@@ -318,12 +319,22 @@ def floats(
 ) -> Execution:
     """The float network (the quantized file's floats, too), its populations by the program's names.
 
+    Where its file does not say how many output neurons a class has, the program does.
+
     Raises:
-        VerifyError: it has other populations. SpikesError, SimulatorError: from the run.
+        VerifyError: it has other populations, or another number of neurons a class. SpikesError, SimulatorError: from
+            the run.
     """
+    stated = graph.settings.population or program.population
+    if stated != program.population:
+        raise VerifyError(
+            "the float network has another number of output neurons a class than the program",
+            got=stated, allowed=program.population, next_step="give the float network that was quantized",
+        )  # fmt: skip
     values = given.values.reshape(-1, given.samples, *program.input.shape) * unit
     trace = float_model.run(graph, values[0] if given.constant else values, steps=given.steps, how=how)
     renamed = _named(trace, program)
+    trace = replace(trace, population=program.population)
     layers = {ours: trace.outputs[theirs] for ours, theirs in renamed.items()}
     return Execution(
         name, False, layers, {ours: trace.v[theirs] for ours, theirs in renamed.items()},

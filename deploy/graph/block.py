@@ -1,7 +1,7 @@
 """The ``neurokd`` metadata block: dictionaries as they come from files to typed values, and back.
 
-Graph level: ``schema, dt, reset, steps, encoding, input_bits, chip``. Neuron nodes: ``scale``. Synapse nodes:
-``weight_exp, weight_bits, sign_mode``. Everything is optional; what is not known here is kept and reported.
+Graph level: ``schema, dt, reset, steps, encoding, input_bits, chip, population``. Neuron nodes: ``scale``. Synapse
+nodes: ``weight_exp, weight_bits, sign_mode``. Everything is optional; what is not known here is kept and reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from deploy.graph.quantization import SCHEMA, NeuronGrid, RunSettings, SynapseGr
 KEY = "neurokd"
 """Where the block sits in a node's or graph's metadata."""
 
-_RUN_KEYS = ("steps", "encoding", "input_bits", "chip")
+_RUN_KEYS = ("steps", "encoding", "input_bits", "chip", "population")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def graph_block(block: dict[str, object]) -> tuple[GraphBlock, dict[str, object]
         encoding=cast(Any, _taken(rest, "encoding", coerce.text)),
         input_bits=_taken(rest, "input_bits", coerce.integer),
         chip=_taken(rest, "chip", coerce.text),
+        population=_taken(rest, "population", coerce.integer),
     )
     return GraphBlock(dt, reset, settings), rest
 

@@ -59,6 +59,7 @@ class Graph:
         place = {node.name: index for index, node in enumerate(order)}
         shapes, problems = infer(order, self.edges, recurrent)
         raise_first(problems)
+        raise_first(_check_population(order, shapes, self.settings.population))
         nodes = tuple(completed(node, shapes[node.name]) for node in order)
         edges = tuple(sorted(self.edges, key=lambda edge: (place[edge[0]], place[edge[1]])))
         self._set(nodes=nodes, edges=edges, recurrent=recurrent, shapes=shapes)
@@ -184,6 +185,16 @@ def _check_settings(dt: float | None, reset: str | None) -> list[Problem]:
     if reset is not None and reset not in get_args(Reset):
         found.append(_wiring("", "the reset rule is not known", str(reset), ", ".join(get_args(Reset))))
     return found
+
+
+def _check_population(nodes: Sequence[Node], shapes: Mapping[str, Shapes], population: int | None) -> list[Problem]:
+    """The answer, which the first Output gives, has as many neurons for each class."""
+    output = next(node for node in nodes if isinstance(node, Output))
+    size = math.prod(shapes[output.name].input)
+    if population is None or size % population == 0:
+        return []
+    what = "the output's neurons cannot be shared out: metadata field 'population' does not divide their number"
+    return [_wiring(output.name, what, f"{size} neurons, population {population}", f"a divisor of {size}")]
 
 
 def _wiring(node: str, what: str, got: str, allowed: str) -> Problem:

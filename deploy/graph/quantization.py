@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from deploy.errors import GraphError
 
 SCHEMA = 1
@@ -71,12 +73,15 @@ class RunSettings:
         encoding: How images become spikes.
         input_bits: Width of the graded input integers (0 .. 2**bits - 1).
         chip: Name of the chip the integers were chosen for.
+        population: Output neurons a class: neuron ``n`` belongs to class ``n // population``. None means 1, and 1 is
+            kept as None.
     """
 
     steps: int | None = None
     encoding: Encoding | None = None
     input_bits: int | None = None
     chip: str | None = None
+    population: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.steps is None or self.steps >= 1, "steps", self.steps, "1 or more")
@@ -88,6 +93,10 @@ class RunSettings:
         )
         _require(self.input_bits is None or 1 <= self.input_bits <= 24, "input_bits", self.input_bits, "1 to 24")
         _require(self.chip is None or bool(self.chip), "chip", repr(self.chip), "a chip's name")
+        given = self.population
+        whole = isinstance(given, (int, np.integer)) and not isinstance(given, bool) and given >= 1
+        _require(given is None or whole, "population", repr(given), "a whole number of at least 1")
+        object.__setattr__(self, "population", None if given is None or given == 1 else int(given))
 
 
 @dataclass(frozen=True)

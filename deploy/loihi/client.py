@@ -238,6 +238,7 @@ def _trace(job: Job, given: Stimulus, recorded: dict[str, Array]) -> Trace:
         u=part(".u"),
         v=part(".v"),
         membranes=None if program.output.spiking else _last_membranes(program, given, recorded),
+        population=program.population,
     )
 
 

@@ -8,6 +8,9 @@ sample ends.
 Axis orders. Kernels ``[O, I/groups, kh, kw]`` and shapes ``(C, H, W)`` stand in the file as torch has them and netx
 turns both; a flattened image is read in ``(C, H, W)`` order; a bias for each neuron stands in ``(W, H, C)``. Delays
 stand one for each weight.
+
+Classes. netx gives spikes of output neurons. Where several stand for a class, the file says how many in a dataset
+beside the layers (``neurokd/population``), which :func:`read` takes up and lava-dl does not look at.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.files import atomic_path
-from deploy.loihi.netx_read import Reader, layers_of
+from deploy.loihi.netx_read import Reader, contents
 from deploy.loihi.netx_write import fill, refusals, require, round_biases
 from deploy.program import Program, Shape
 
@@ -60,6 +63,7 @@ def read(
     input_shape: Shape | None = None,
     input_bias: npt.ArrayLike | None = None,
     steps: int | None = None,
+    population: int | None = None,
 ) -> Program:
     """Read a netx file as a Program.
 
@@ -70,6 +74,7 @@ def read(
             mantissas, shaped as the layer, which make that layer part of the Program, with an input of one silent
             neuron. Without it, what the input layer sends is the Program's input.
         steps: Steps a sample lasts, if known.
+        population: Output neurons a class; what the file says when absent, else 1.
 
     Raises:
         FileError, GraphError: not readable, not HDF5, damaged, or no netx file.
@@ -77,4 +82,6 @@ def read(
         ProgramError: a value outside the chip's widths.
     """
     bias = None if input_bias is None else np.asarray(input_bias)
-    return Reader(input_bits, input_shape, bias).program(layers_of(Path(path)), steps)
+    layers, stated = contents(Path(path))
+    each = stated if population is None else population
+    return Reader(input_bits, input_shape, bias).program(layers, steps=steps, population=each)

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.errors import GraphError, UnsupportedNode
+from deploy.graph.coerce import integer
 from deploy.graph.hdf5 import Limits, Tree, read_tree
 from deploy.loihi.netx_weights import on_grid
-from deploy.loihi.netx_write import BIAS_EXP
+from deploy.loihi.netx_write import BIAS_EXP, OURS, POPULATION
 from deploy.program import Conv, Dense, Input, Population, Program, Shape, Synapse
 
 Array = npt.NDArray[Any]
@@ -30,8 +31,10 @@ LFS: Final = b"version https://git-lfs"
 NETX: Final = "a netx file as lava-dl 0.6.0's export_hdf5 and deploy.loihi.netx.write make it"
 
 
-def layers_of(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The file's layers in order, each with its name; everything else in the file (``simulation``) is no network.
+def contents(path: Path) -> tuple[list[tuple[str, dict[str, Any]]], int | None]:
+    """The file's layers in order, each with its name, and the output neurons a class, if a file of ours says so.
+
+    Everything else in the file (``simulation``) is no network.
 
     Raises:
         FileError, GraphError: not readable, not HDF5, damaged, or no netx file.
@@ -45,7 +48,10 @@ def layers_of(path: Path) -> list[tuple[str, dict[str, Any]]]:
     for where, layer in layers:
         if not isinstance(layer, dict) or "type" not in layer:
             raise GraphError("a layer has no type", where=where, got=type(layer).__name__, allowed=NETX)
-    return cast("list[tuple[str, dict[str, Any]]]", layers)
+    ours = tree.get(OURS)
+    each = ours.get(POPULATION) if isinstance(ours, dict) else None
+    found_each = None if each is None else integer(f"{OURS}/{POPULATION}", each, low=1)
+    return cast("list[tuple[str, dict[str, Any]]]", layers), found_each
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -81,8 +87,8 @@ class Reader:
     populations: list[Population] = field(default_factory=list)
     synapses: list[Synapse] = field(default_factory=list)
 
-    def program(self, layers: list[tuple[str, dict[str, Any]]], steps: int | None) -> Program:
-        """Read every layer."""
+    def program(self, layers: list[tuple[str, dict[str, Any]]], **stated: int | None) -> Program:
+        """Read every layer; what is stated besides (``steps``, ``population``) goes into the Program's meta."""
         for where, layer in layers:
             kind = text(layer["type"], where)
             if kind not in LAYERS:
@@ -92,7 +98,7 @@ class Reader:
             getattr(self, f"read_{kind}")(where, layer)
         if self.source is None or not self.populations:
             raise GraphError("the file holds no layer of neurons", where="layer", got=len(layers), allowed=NETX)
-        meta = {"source": "netx"} if steps is None else {"source": "netx", "steps": steps}
+        meta = {"source": "netx", **{key: value for key, value in stated.items() if value is not None}}
         return Program(self.source, tuple(self.populations), tuple(self.synapses), meta)
 
     def read_input(self, where: str, layer: dict[str, Any]) -> None:

@@ -97,4 +97,5 @@ def _trace(program: Program, given: npt.NDArray[np.uint8], layers: dict[str, Arr
         counts=counts,
         input_events=np.count_nonzero(given, axis=2).astype(np.int64),
         spikes=spikes,
+        population=program.population,
     )

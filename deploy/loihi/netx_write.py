@@ -18,6 +18,8 @@ from deploy.program import Conv, Dense, Input, Population, Program, Synapse
 Array = npt.NDArray[Any]
 BIAS_EXP: Final = 6  # netx/hdf5.py gives every LIF this one
 BIAS_MANTISSA: Final = (-4096, 4095)
+OURS: Final = "neurokd"  # beside "layer", which is all that lava-dl reads
+POPULATION: Final = "population"
 
 
 def refusals(program: Program) -> list[str]:
@@ -144,6 +146,8 @@ def fill(file: Any, program: Program) -> None:
                 layer["weight_rec"] = _units(loops[0])
         _cells(layer, population, convolution=isinstance(forward[0], Conv))
         before = population
+    if program.population > 1:
+        file.create_group(OURS)[POPULATION] = program.population
 
 
 def _first(program: Program) -> Synapse:

@@ -19,6 +19,7 @@ from deploy.errors import NeurokdError
 from deploy.place import place
 from deploy.program import Population, Program
 from deploy.runfolder import PROGRAM, Samples, samples_of
+from deploy.trace import Trace
 
 SHOWN: Final = 24
 WRONG: Final = 8  # of those shown, at most so many that the network got wrong
@@ -40,9 +41,10 @@ def explore(folder: Path, chip: str = CHIP, placed_on: str | None = None) -> dic
     given = samples_of(folder, None)
     trace = simulator.run(program, given.spikes, steps=given.steps)
     predictions = trace.predictions()
-    found: dict[str, Any] = {"count": trace.samples, "steps": trace.steps, "silent": _silent(trace.counts)}
+    found: dict[str, Any] = {"count": trace.samples, "steps": trace.steps, "silent": _silent(trace)}
+    found["population"] = program.population
     if given.labels is not None and given.labels.shape == predictions.shape:
-        found["confusion"] = _confusion(given.labels, predictions, program.output.size)
+        found["confusion"] = _confusion(given.labels, predictions, program.classes)
         if program.output.spiking:
             found["exits"] = _exits(program, trace, given.labels, chip, placed_on)
     chosen = _chosen(predictions, given.labels)
@@ -50,9 +52,9 @@ def explore(folder: Path, chip: str = CHIP, placed_on: str | None = None) -> dic
     return found
 
 
-def _silent(counts: npt.NDArray[np.int64]) -> int:
-    """Samples without a single output spike: their answer is class 0 by convention, not by evidence."""
-    return int(np.count_nonzero(counts.sum(axis=1) == 0))
+def _silent(trace: Trace) -> int:
+    """Samples no class of which has an output spike: their answer is class 0 by convention, not by evidence."""
+    return 0 if trace.membranes is not None else int(np.count_nonzero(trace.scores.sum(axis=1) == 0))
 
 
 def _exits(program: Program, trace: Any, labels: Any, chip: str, placed_on: str | None) -> dict[str, Any] | None:
@@ -85,7 +87,8 @@ def _samples(
 ) -> dict[str, Any]:
     """Input values and every layer's spikes of some samples, base64.
 
-    ``layers``: name, shape and bits packed from ``[S, T, n]``; ``input``: uint8 ``[S, T or 1, n]``.
+    ``layers``: name, shape and bits packed from ``[S, T, n]``; ``input``: uint8 ``[S, T or 1, n]``; ``output``: number
+    of the layer that answers, ``population`` of whose neurons stand for each class.
     """
     timed = given.spikes.ndim == len(program.input.shape) + 2
     a_sample = (program.neurons + program.input.size) * (given.steps or len(given.spikes)) // 8 + 1
@@ -99,6 +102,8 @@ def _samples(
         "labels": labels,
         "answers": [int(x) for x in predictions[chosen]],
         "steps": trace.steps,
+        "output": [p.name for p in program.populations].index(program.output.name),
+        "population": program.population,
         "input": {
             "shape": list(program.input.shape),
             "largest": program.input.largest,

@@ -275,6 +275,7 @@ def _trace(job: _Job) -> Trace:
         v=job.v,
         membranes=None if program.output.spiking else job.membranes,
         packed={name: joined([parts[first] for first in sorted(parts)]) for name, parts in job.packed.items()},
+        population=program.population,
     )
 
 

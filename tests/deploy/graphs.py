@@ -7,6 +7,7 @@ then says, independently of every integer rule, what a lowered network must do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,22 @@ def graph(
     ends = (nir.Input("in", shape), nir.Output("out", out or _shape_of(nodes, wires, shape, last)))
     settings = nir.RunSettings(steps=6, encoding="direct", input_bits=bits, chip="loihi2")
     return nir.Graph((*ends, *nodes), (*wires, (last, "out")), DT, reset, settings)
+
+
+def populated(*, spiking: bool = True, **settings: Any) -> nir.Graph:
+    """Two classes of 4 neurons each on two inputs, T = 6.
+
+    Driven by input k, one neuron of class k spikes at every step (6 spikes) and its others never, while all 4 of the
+    other class spike at every second step (12 spikes): the busiest neuron is of one class, the answer is the other.
+    """
+    weights = [[22, 12], [0, 12], [0, 12], [0, 12], [12, 22], [12, 0], [12, 0], [12, 0]]
+    cells = integrator("cells") if spiking else nir.I("cells", 1 / DT, quantization=GRID)
+    made = graph((2,), [affine("w", weights), cells])
+    return replace(made, settings=replace(made.settings, **{"population": 4, **settings}))
+
+
+#: Input of :func:`populated`: sample k drives input k. The answers are ``[1, 0]``, the busiest neurons 0 and 4.
+ONE_EACH = np.eye(2, dtype=np.uint8)
 
 
 def _shape_of(nodes: Sequence[nir.Node], wires: list[tuple[str, str]], shape: tuple[int, ...], last: str) -> Any:
