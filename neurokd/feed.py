@@ -162,10 +162,10 @@ def run_outputs(network: Network, batch: Batch, encoding: Encoding, want: Collec
     """
     if not want:
         return Outputs(run_sat(network, batch, encoding))
-    if set(want) == {"layers"}:
+    tell = getattr(network, "outputs", None)
+    if tell is None and set(want) == {"layers"}:
         sat, layers = network(batch.inputs, steps=_held(encoding), record=True)
         return Outputs(sat, layers=layers)
-    tell = getattr(network, "outputs", None)
     if tell is None:
         raise TrainingError(
             "the network cannot tell what the loss needs",
