@@ -36,6 +36,10 @@ Source = Annotated[Path, typer.Argument(help="Run folder, .nir file or program .
 SpikesFile = Annotated[
     Path | None, typer.Option("--spikes", help=".npy, or .npz with spikes, labels, steps. Default: the run folder's.")
 ]
+Population = Annotated[
+    int | None,
+    typer.Option(min=1, help="Output neurons a class (neuron n is of class n // k); default: what the file says."),
+]
 Steps = Annotated[int | None, typer.Option("--steps", help="Time steps, where the spikes carry no time axis.")]
 ChipName = Annotated[str, typer.Option("--chip", help="A chip of `neurokd-deploy chips`, or a .toml file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -102,6 +106,8 @@ def run(
         save_trace(out, trace)
     facts: dict[str, Any] = {"target": target, "samples": trace.samples, "steps": trace.steps, "wraps": trace.wraps}
     facts["saturations"] = trace.saturations
+    if program.population > 1:
+        facts |= {"classes": program.classes, "neurons_per_class": program.population}
     if given.labels is not None:
         facts["accuracy"] = trace.accuracy(given.labels)
     facts["spikes_per_sample"] = sum(int(c.spikes.sum()) for c in trace.counters.values()) / trace.samples
@@ -242,6 +248,7 @@ def quantize(
     input_unit: Annotated[
         float, typer.Option(help="Float value of one unit of input: 0.00392157 where 8-bit images were 0..1.")
     ] = 1.0,
+    population: Population = None,
     steps: Steps = None,
     samples: Count = None,
     dt: Annotated[float | None, typer.Option(help="Time step in seconds, where the file does not say.")] = None,
@@ -253,7 +260,7 @@ def quantize(
 
     result = quantize_file(
         file, spikes, out, samples=samples, layer_bits=layer_bits or (), chip=chip, bits=bits, search=search,
-        power_of_two=power_of_two, input_unit=input_unit, steps=steps, dt=dt, reset=reset,
+        power_of_two=power_of_two, input_unit=input_unit, population=population, steps=steps, dt=dt, reset=reset,
     )  # fmt: skip
     _print(result.losses.to_json(), as_json, lambda: f"{result.losses.table()}\nwrote {out}")
 
@@ -328,13 +335,14 @@ def netx_read(
     file: Annotated[Path, typer.Argument(help="A .net file of lava-dl.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="The program .npz to write.", show_default=False)],
     input_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of graded input; the file does not say.")] = 1,
+    population: Population = None,
     steps: Steps = None,
     as_json: AsJson = False,
 ) -> None:
     """Read a netx file as a program that every other command takes."""
     from deploy.loihi import netx as files
 
-    program = files.read(file, input_bits=input_bits, steps=steps)
+    program = files.read(file, input_bits=input_bits, steps=steps, population=population)
     program.save(out)
     layers = [{"name": p.name, "shape": list(p.shape)} for p in program.populations]
     _print(

@@ -268,6 +268,8 @@ def _report(
     )
     pairs = tuple(pair(left, right) for left, right in zip(runs[:-1], runs[1:], strict=True))
     accuracy = {} if labels is None else {run.name: _accuracy(run, labels) for run in runs}
+    if program.population > 1:
+        notes = [*notes, f"an answer is one of {program.classes} classes of {program.population} output neurons each"]
     return ChainReport(verification, tuple(runs), pairs, accuracy, tuple(notes))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import metadata
 from typing import Final
 
@@ -25,7 +26,7 @@ from deploy.profile import profile
 from deploy.program import Program
 from deploy.report import accuracy_by_stage, activity_by_layer, energy_by_event, render, spike_raster
 from deploy.runfolder import NIR, PROGRAM, STUDENT_SPIKES, TEST_SPIKES, Samples, save_layers, save_samples
-from deploy.trace import Trace, concatenate
+from deploy.trace import Trace, by_class, concatenate
 from deploy.verify import compare, verify
 from neurokd import networks
 from neurokd.export import export
@@ -126,7 +127,7 @@ def _integers(batch: Batch, run: Run, program: Program) -> np.ndarray:
 
 
 def _without_spikes(trace: Trace) -> Trace:
-    return Trace(trace.backend, trace.program, trace.output, trace.counts, trace.input_events, trace.counters)
+    return replace(trace, spikes={})
 
 
 def _profile(run: Run, program: Program, trace: Trace) -> Facts:
@@ -169,7 +170,8 @@ def _verify(run: Run, with_lava: bool) -> Facts:
     write_json(run.folder / "verify.json", result.to_json())
     spike_raster(
         run.data.test.images[0], {name: spikes[:, 0] for name, spikes in trained.items()}, run.folder / "raster.png",
-        label=int(run.data.test.labels[0]), prediction=int(trained[program.output.name][:, 0].sum(0).argmax()),
+        label=int(run.data.test.labels[0]), population=program.population,
+        prediction=int(by_class(trained[program.output.name][:, 0].sum(0).reshape(-1), program.population).argmax()),
     )  # fmt: skip
     result.raise_if_different()
     return {"samples": count, "differing_spikes": {c.name: c.differing_spikes for c in result.comparisons}}

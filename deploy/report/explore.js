@@ -8,7 +8,7 @@
     for (var k = 0; k < raw.length; k++) { out[k] = raw.charCodeAt(k); }
     return out;
   }
-  var T = data.steps, count = data.index.length;
+  var T = data.steps, count = data.index.length, population = data.population, answering = data.output;
   var layers = data.layers.map(function (layer) {
     var n = layer.shape.reduce(function (a, b) { return a * b; }, 1), bits = bytes(layer.bits);
     return { name: layer.name, shape: layer.shape, n: n,
@@ -56,9 +56,38 @@
       }
     }
   }
+  function byClass(one) { return population > 1 && one === layers[answering]; }
+  function scores(s) {
+    var out = layers[answering], found = [];
+    for (var i = 0; i < out.n; i += population) {
+      var line = [0];
+      for (var k = 0; k < T; k++) {
+        var sum = line[k];
+        for (var j = i; j < i + population; j++) { sum += out.at(s, k, j); }
+        line.push(sum);
+      }
+      found.push(line);
+    }
+    return found;
+  }
+  function leader(totals, t) {
+    var best = 0;
+    totals.forEach(function (line, i) { if (line[t] > totals[best][t]) { best = i; } });
+    return best;
+  }
+  function classes(c, s, t, width, height, ink) {
+    var totals = scores(s), best = leader(totals, t), h = height / totals.length;
+    c.font = Math.max(7, Math.min(12, h - 1)) + "px system-ui, sans-serif"; c.textBaseline = "middle";
+    totals.forEach(function (line, i) {
+      c.fillStyle = ink.line; if (i) { c.fillRect(0, i * h - 0.5, 640, 1); }
+      c.fillStyle = i === best && line[t] ? ink.accent : ink.soft;
+      if (h >= 7) { c.fillText("class " + i + ": " + line[t], width + 8, (i + 0.5) * h); }
+    });
+    c.textBaseline = "alphabetic";
+  }
   function raster(s, t, one) {
     var ink = colours(), height = Math.max(90, Math.min(320, one.n * 4)), c = prepare(get("x-raster"), 640, height);
-    var w = 640 / T, h = height / one.n, spikes = 0;
+    var width = byClass(one) ? 550 : 640, w = width / T, h = height / one.n, spikes = 0;
     c.fillStyle = ink.core; c.fillRect((t - 1) * w, 0, w, height);
     for (var k = 0; k < T; k++) {
       for (var i = 0; i < one.n; i++) {
@@ -68,30 +97,29 @@
         c.fillRect(k * w + 1, i * h, Math.max(1, w - 2), Math.max(1, h - (h > 3 ? 1 : 0)));
       }
     }
+    if (byClass(one)) { classes(c, s, t, width, height, ink); }
     get("x-count").textContent = spikes.toLocaleString("en") + " spikes of " + one.name + " up to step " + t;
   }
   function rates(s, t, one) {
-    var ink = colours(), g = grid(one.shape, one.n), across = Math.ceil(Math.sqrt(g.channels)), down = Math.ceil(g.channels / across);
+    var ink = colours(), g = grid(one.shape, one.n), columns = byClass(one);
+    if (columns) { g = { channels: 1, rows: population, columns: one.n / population }; }
+    var across = Math.ceil(Math.sqrt(g.channels)), down = Math.ceil(g.channels / across);
     var cell = 320 / (across * (g.columns + 1)), height = Math.max(20, down * (g.rows + 1) * cell), c = prepare(map, 320, height);
     for (var i = 0; i < one.n; i++) {
       var total = 0;
       for (var k = 0; k < t; k++) { total += one.at(s, k, i); }
       var ch = Math.floor(i / (g.rows * g.columns)), p = i % (g.rows * g.columns);
+      if (columns) { p = (i % population) * g.columns + Math.floor(i / population); }
       var x = ((ch % across) * (g.columns + 1) + p % g.columns) * cell, y = (Math.floor(ch / across) * (g.rows + 1) + Math.floor(p / g.columns)) * cell;
       c.globalAlpha = 1; c.fillStyle = ink.core; c.fillRect(x, y, cell * 0.94, cell * 0.94);
       c.globalAlpha = t ? total / t : 0; c.fillStyle = ink.accent; c.fillRect(x, y, cell * 0.94, cell * 0.94);
     }
     c.globalAlpha = 1;
+    get("x-columns").textContent = columns ? ", a column a class" : "";
   }
   function answer(s, t) {
-    var out = layers[layers.length - 1], ink = colours(), c = prepare(get("x-answer"), 640, 190), totals = [], top = 1;
-    for (var i = 0; i < out.n; i++) {
-      var line = [0];
-      for (var k = 0; k < T; k++) { line.push(line[k] + out.at(s, k, i)); }
-      totals.push(line); top = Math.max(top, line[T]);
-    }
-    var best = 0;
-    totals.forEach(function (line, i) { if (line[t] > totals[best][t]) { best = i; } });
+    var ink = colours(), c = prepare(get("x-answer"), 640, 190), totals = scores(s), best = leader(totals, t), top = 1;
+    totals.forEach(function (line) { top = Math.max(top, line[T]); });
     var x = function (k) { return 34 + k / T * 570; }, y = function (v) { return 168 - v / top * 150; };
     c.font = "12px system-ui, sans-serif"; c.strokeStyle = ink.line; c.fillStyle = ink.soft;
     c.beginPath(); c.moveTo(34, 10); c.lineTo(34, 168); c.lineTo(604, 168); c.stroke();
@@ -106,8 +134,9 @@
     });
     c.strokeStyle = ink.soft; c.lineWidth = 1; c.setLineDash([3, 3]);
     c.beginPath(); c.moveTo(x(t), 10); c.lineTo(x(t), 168); c.stroke(); c.setLineDash([]);
-    var spikes = totals[best][t];
-    get("x-says").textContent = spikes ? "After step " + t + " the answer is " + best + " (" + spikes + (spikes === 1 ? " spike)" : " spikes)") : "No output spike up to step " + t;
+    var spikes = totals[best][t], from = population > 1 ? " of its " + population + " neurons)" : ")";
+    get("x-says").textContent = !data.spiking ? "The output does not spike; by its membranes after step " + T + " the answer is " + data.answers[s]
+      : spikes ? "After step " + t + " the answer is " + best + " (" + spikes + (spikes === 1 ? " spike" : " spikes") + from : "No output spike up to step " + t;
   }
   function draw() {
     var s = Number(sample.value), t = Number(step.value), one = layers[Number(layer.value)];

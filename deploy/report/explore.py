@@ -88,7 +88,7 @@ def _samples(
     """Input values and every layer's spikes of some samples, base64.
 
     ``layers``: name, shape and bits packed from ``[S, T, n]``; ``input``: uint8 ``[S, T or 1, n]``; ``output``: number
-    of the layer that answers, ``population`` of whose neurons stand for each class.
+    of the layer that answers, ``population`` of whose neurons stand for each class; ``spiking``: whether it spikes.
     """
     timed = given.spikes.ndim == len(program.input.shape) + 2
     a_sample = (program.neurons + program.input.size) * (given.steps or len(given.spikes)) // 8 + 1
@@ -104,6 +104,7 @@ def _samples(
         "steps": trace.steps,
         "output": [p.name for p in program.populations].index(program.output.name),
         "population": program.population,
+        "spiking": program.output.spiking,
         "input": {
             "shape": list(program.input.shape),
             "largest": program.input.largest,

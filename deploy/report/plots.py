@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deploy.files import atomic_path
 from deploy.profile_types import amount
+from deploy.trace import by_class
 
 INK: Final = "#7a828e"
 GRID: Final = "#7a828e38"
@@ -69,6 +70,7 @@ def spike_raster(
     *,
     label: int | None = None,
     prediction: int | None = None,
+    population: int = 1,
 ) -> None:
     """Every spike of one sample, layer by layer, beside the input image.
 
@@ -76,6 +78,7 @@ def spike_raster(
         image: ``[H, W]``, ``[1, H, W]`` or colour ``[3, H, W]``; None leaves it out.
         layers: Spikes of each layer in order, ``[T, *shape]``, nonzero where a neuron spiked.
         label, prediction: Right class and answer, for the caption.
+        population: Neurons a class in the last layer: its classes are drawn apart, each with its number and spikes.
 
     Raises:
         FileError: the folder is not writable or the disk is full.
@@ -92,6 +95,8 @@ def spike_raster(
         _raster(axes, name, spikes, COLOURS[row % len(COLOURS)])
         if row == len(flat) - 1:
             axes.set_xlabel("time step")
+            if population > 1:
+                _classes(axes, by_class(spikes.astype(np.int64).sum(axis=0), population), population)
         else:
             axes.tick_params(labelbottom=False)
     save_figure(figure, path)
@@ -126,6 +131,15 @@ def _raster(axes: Axes, name: str, spikes: npt.NDArray[Any], colour: str) -> Non
     axes.set_title(f"{name}: {len(when):,} spikes, {neurons:,} neurons", color=INK, fontsize=10, loc="left")
     axes.yaxis.set_major_locator(MaxNLocator(10 if neurons <= _NAMED else 4, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+
+
+def _classes(axes: Axes, scores: npt.NDArray[np.int64], population: int) -> None:
+    """A line between classes, and beside the neurons of each its number and spikes."""
+    step = -(-len(scores) // _NAMED)  # of so many classes, every one up to 12, else fewer
+    shown = range(0, len(scores), step)
+    axes.set_yticks([(k + 0.5) * population - 0.5 for k in shown], [f"class {k}: {scores[k]}" for k in shown])
+    for k in range(1, len(scores)):
+        axes.axhline(k * population - 0.5, color=GRID, linewidth=0.8)
 
 
 def activity_by_layer(layers: Mapping[str, tuple[float, float]], path: str | Path) -> None:

@@ -204,7 +204,7 @@ def _sections(run: _Run) -> dict[str, Any]:
         "samples": (tested, lambda: views.embedded(explored.get("samples"))),
     }
     shown = {name: _section(run, source, build) for name, (source, build) in make.items()}
-    shown["tested"] = {key: explored.get(key, 0) for key in ("count", "silent")}
+    shown["tested"] = {key: explored.get(key, 0) for key in ("count", "silent", "population")}
     return {**shown, "summary": summary}
 
 
