@@ -408,7 +408,7 @@ def parts(threads: int, elements: int) -> int:
 
 
 @contextmanager
-def _team(count: int) -> Iterator[None]:
+def team(count: int) -> Iterator[None]:
     """Hold numba's threads, ``count`` of them, one scan at a time.
 
     The workqueue layer, used where OpenMP is missing, ends the process on concurrent calls.
@@ -437,7 +437,7 @@ def forward(current: F32, initial: States, params: Params, spikes: F32, last: St
     if count == 1:
         _forward(current, initial, params, spikes, last, 0, size)
         return
-    with _team(count):
+    with team(count):
         _forward_parallel(current, initial, params, spikes, last, size, count)
 
 
@@ -464,5 +464,5 @@ def backward(
     if count == 1:
         _backward(*arguments, 0, size)
         return
-    with _team(count):
+    with team(count):
         _backward_parallel(*arguments, size, count)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from deploy.errors import SpikesError
 from neurokd.membranes import fire_and_tell
-from neurokd.network_layers import SpikingLayer, make_layer, present
+from neurokd.network_layers import SpikingLayer, in_plain_form, make_layer, present
 from neurokd.network_options import split_options
 from neurokd.neurons import LIF, CubaLIF
 from neurokd.outputs import Outputs, check_wanted, readout
@@ -90,7 +90,8 @@ class SpikingNetwork(nn.Module):
         spikes = x
         for place, layer in enumerate(self.spiking_layers()):
             spikes = layer(spikes, held if place == 0 else None)
-            recorded[layer.name] = spikes
+            if record:
+                recorded[layer.name] = in_plain_form(spikes)
         sat = by_class(spikes, self.population)
         return (sat, recorded) if record else sat
 
@@ -117,7 +118,8 @@ class SpikingNetwork(nn.Module):
         spikes, layers = x, {}
         for layer in hidden:
             spikes, held = layer(spikes, held), None
-            layers[layer.name] = spikes
+            if "layers" in want:
+                layers[layer.name] = in_plain_form(spikes)
         current, bias = last.currents(spikes, held)
         membranes = None
         if "membranes" in want:

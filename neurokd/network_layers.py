@@ -6,12 +6,16 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deploy.errors import TrainingError
+from neurokd import parallel
+from neurokd.lif_scans import LifMode, norm_lif
 from neurokd.network_options import LayerOptions
 from neurokd.neurons import LIF, CubaLIF, cuba_lif
 from neurokd.spec import Block
 from neurokd.spec_layers import Conv, Dense
+from neurokd.surrogates import Surrogate
 
 Neuron = LIF | CubaLIF
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -35,6 +39,8 @@ class SpikingLayer(nn.Module):
         super().__init__()
         self.name, self.block = block.name, block
         self.pool, self.synapse, self.norm, self.neuron = pool, synapse, norm, neuron
+        #: Types the synapse computes in on spikes of every step, and of the layer's spikes, while it trains.
+        self.synapse_type, self.spike_type = torch.float32, torch.float32
 
     def current(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Currents of N step-samples, and the membrane bias a norm in a CUBA-LIF layer adds.
@@ -45,11 +51,37 @@ class SpikingLayer(nn.Module):
         Returns:
             [N, *out_shape], and [C] or [C, 1, 1] or None.
         """
-        x = x if self.pool is None else self.pool(x)
-        raw: Tensor = self.synapse(x.flatten(1) if isinstance(self.synapse, nn.Linear) else x)
+        raw = self._raw(x)
         if self.norm is None:
             return raw, None
-        if self.training and raw.numel() == raw.shape[1]:
+        self._check_batch(raw)
+        if isinstance(self.neuron, LIF):
+            return normed(raw.float() if raw.dtype == torch.bfloat16 else raw, self.norm), None
+        return self._split_norm(raw, self.norm, self.neuron)
+
+    def _raw(self, x: Tensor) -> Tensor:
+        """What the synapse makes of [N, *in_shape]; images channels last, which convolutions are fastest on."""
+        x = x if self.pool is None else self.pool(x)
+        synapse = self.synapse
+        raw: Tensor
+        if isinstance(synapse, nn.Conv2d):
+            x = x.contiguous(memory_format=torch.channels_last)
+            raw = _narrow_convolution(x, synapse) if x.dtype == torch.bfloat16 else synapse(x)
+            return raw.contiguous(memory_format=torch.channels_last)
+        if x.dim() == 4 and not x.is_contiguous():
+            return self._dense_on_images(x, synapse)
+        raw = functional.linear(x.flatten(1), *_narrow(synapse)) if x.dtype == torch.bfloat16 else synapse(x.flatten(1))
+        return raw
+
+    @staticmethod
+    def _dense_on_images(x: Tensor, synapse: nn.Linear) -> Tensor:
+        """``synapse(x.flatten(1))`` where channels lie innermost: the small weight is put in order, not the images."""
+        weight, bias = _narrow(synapse) if x.dtype == torch.bfloat16 else (synapse.weight, synapse.bias)
+        ordered = weight.reshape(-1, *x.shape[1:]).movedim(1, -1).flatten(1)
+        return functional.linear(x.movedim(1, -1).flatten(1), ordered, bias)
+
+    def _check_batch(self, raw: Tensor) -> None:
+        if self.training and raw.numel() == raw.shape[1] and not parallel.active():
             raise TrainingError(
                 "a batch norm cannot train on one value a channel",
                 where=f"layer {self.name}",
@@ -57,9 +89,6 @@ class SpikingLayer(nn.Module):
                 allowed="at least two samples (or steps of a time-first input) in a batch",
                 next_step="raise the batch size, or drop the last incomplete batch",
             )
-        if isinstance(self.neuron, LIF):
-            return self.norm(raw), None
-        return self._split_norm(raw, self.norm, self.neuron)
 
     def _split_norm(self, raw: Tensor, norm: Norm, neuron: CubaLIF) -> tuple[Tensor, Tensor]:
         mean, variance = batch_statistics(norm, raw)
@@ -73,19 +102,53 @@ class SpikingLayer(nn.Module):
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """Spikes [T, B, *out_shape] of ``x`` [T, B, *in_shape], or of [B, *in_shape] held for ``steps`` steps."""
+        if steps is None and self._fuses_norm(x):
+            return self._norm_and_fire(x)
         return self.fire(*self.currents(x, steps), steps)
+
+    def _fuses_norm(self, x: Tensor) -> bool:
+        """Whether norm and neurons can be one scan: a trained convolution on every step, plain LIF, on the CPU."""
+        norm, neuron = self.norm, self.neuron
+        if norm is None or norm.weight is None or not self.training or not isinstance(self.synapse, nn.Conv2d):
+            return False
+        plain = isinstance(neuron, LIF) and not (neuron.learn_beta or neuron.learn_threshold)
+        one = neuron.raw_beta.numel() == neuron.raw_threshold.numel() == 1
+        known = isinstance(neuron.surrogate, Surrogate) and x.dtype in (torch.float32, torch.bfloat16)
+        return plain and one and known and x.device.type == "cpu" and norm.weight.dtype == torch.float32
+
+    def _norm_and_fire(self, x: Tensor) -> Tensor:
+        norm, neuron, surrogate = self.norm, self.neuron, self.neuron.surrogate
+        assert norm is not None
+        assert isinstance(surrogate, Surrogate)
+        narrow = self._at_width(x)
+        raw = self._raw(narrow.flatten(0, 1))
+        self._check_batch(raw)
+        mode = LifMode(
+            len(x), float(neuron.beta), float(neuron.threshold), surrogate, neuron.detach_reset, self.spike_type
+        )
+        spikes, mean, variance, count = norm_lif(raw, norm.weight, norm.bias, norm.eps, mode)
+        track(norm, mean, variance, count)
+        return spikes
+
+    def _at_width(self, x: Tensor) -> Tensor:
+        """Spikes of every step in the type the synapse computes in; only training is narrowed."""
+        narrow = self.training and self.synapse_type == torch.bfloat16 and x.dtype == torch.float32
+        return x.to(torch.bfloat16) if narrow else x
 
     def currents(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor | None]:
         """:meth:`current` of ``x`` [T, B, *in_shape], or of [B, *in_shape] held for ``steps`` steps, in x's form."""
         if steps is not None:
             return self.current(x)
-        current, bias = self.current(x.flatten(0, 1))
+        current, bias = self.current(self._at_width(x).flatten(0, 1))
+        if current.dtype == torch.bfloat16 and self.spike_type == torch.float32:
+            current = current.float()
         return current.reshape(*x.shape[:2], *current.shape[1:]), bias
 
     def fire(self, current: Tensor, bias: Tensor | None, steps: int | None = None) -> Tensor:
         """Spikes [T, B, *out_shape] from what :meth:`currents` gave."""
         if bias is None or isinstance(self.neuron, LIF):
-            spikes: Tensor = self.neuron(current, steps=steps)[0]
+            kind = self.spike_type if self.training and current.dtype in (torch.float32, torch.bfloat16) else None
+            spikes: Tensor = self.neuron(current, steps=steps, spikes=kind)[0]
             return spikes
         neuron = self.neuron
         return cuba_lif(
@@ -120,14 +183,54 @@ def batch_statistics(norm: Norm, raw: Tensor) -> tuple[Tensor, Tensor]:
     if not norm.training:
         return running_mean, running_var
     axes = [axis for axis in range(raw.dim()) if axis != 1]
-    variance, mean = torch.var_mean(raw, axes, correction=0)
+    count = raw.numel() // raw.shape[1]
+    if parallel.active():
+        count = int(parallel.total(torch.tensor(float(count), dtype=torch.float64)))
+        mean = parallel.total(raw.sum(axes)) / count
+        shape = (-1, *[1] * (raw.dim() - 2))
+        variance = parallel.total((raw - mean.reshape(shape)).square().sum(axes)) / count
+    else:
+        variance, mean = torch.var_mean(raw, axes, correction=0)
+    track(norm, mean, variance, count)
+    return mean, variance
+
+
+def track(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Update the running statistics from a batch's mean and biased variance a channel, as torch's batch norm does."""
+    running_mean, running_var = present(norm.running_mean), present(norm.running_var)
     with torch.no_grad():
         seen = present(norm.num_batches_tracked).add_(1)
         momentum = 1.0 / float(seen) if norm.momentum is None else norm.momentum
-        count = raw.numel() // raw.shape[1]
         running_mean.lerp_(mean.detach().to(running_mean), momentum)
-        running_var.lerp_(variance.detach().to(running_var) * (count / (count - 1)), momentum)
-    return mean, variance
+        running_var.lerp_(variance.detach().to(running_var) * (count / max(count - 1, 1)), momentum)
+
+
+def normed(raw: Tensor, norm: Norm) -> Tensor:
+    """``norm(raw)``; in a group of processes with the statistics of the whole batch."""
+    if not (norm.training and parallel.active()):
+        out: Tensor = norm(raw)
+        return out
+    mean, variance = batch_statistics(norm, raw)
+    scale = torch.rsqrt(variance + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
+    shape = (-1, *[1] * (raw.dim() - 2))
+    return raw * scale.reshape(shape) + shift.reshape(shape)
+
+
+def _narrow(synapse: nn.Linear | nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    bias = synapse.bias
+    return synapse.weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
+
+
+def _narrow_convolution(x: Tensor, synapse: nn.Conv2d) -> Tensor:
+    weight, bias = _narrow(synapse)
+    return functional.conv2d(x, weight, bias, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+
+
+def in_plain_form(spikes: Tensor) -> Tensor:
+    """Spikes as they are told to others: at least float32, in the order of their axes in memory."""
+    return (spikes.float() if spikes.dtype == torch.bfloat16 else spikes).contiguous()
 
 
 def norm_constants(norm: Norm) -> tuple[Tensor, Tensor, Tensor]:

@@ -75,18 +75,20 @@ def _geometry(current: Tensor, steps: int | None, what: str) -> tuple[int, torch
     return count, batch
 
 
+def _wide(current: Tensor) -> Tensor:
+    """An empty tensor of the type that currents like this one are integrated in."""
+    narrow = current.dtype in (torch.bfloat16, torch.float16)
+    return current.new_empty(0, dtype=torch.float32 if narrow else current.dtype)
+
+
 def _state(value: Tensor | None, batch: torch.Size, like: Tensor, name: str) -> Tensor:
     if value is None:
-        return like.new_zeros(batch)
+        return _wide(like).new_zeros(batch)
     if value.shape != batch:
         raise TrainingError(
             "a neuron state does not fit the current", where=name, got=list(value.shape), allowed=list(batch)
         )
-    return value.to(like.dtype)
-
-
-def _widen(current: Tensor) -> Tensor:
-    return current.float() if current.dtype in (torch.bfloat16, torch.float16) else current
+    return value.to(_wide(like).dtype)
 
 
 def lif(
@@ -99,6 +101,7 @@ def lif(
     surrogate: str | Surrogate | SpikeFunction = "fast_sigmoid",
     detach_reset: bool = False,
     fused: bool = True,
+    spikes: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Leaky integrate-and-fire over all steps: ``v = beta * v + I; s = v > threshold; v = 0 where s``.
 
@@ -112,9 +115,10 @@ def lif(
         surrogate: a name, a :class:`Surrogate`, or a function of ``v - threshold``.
         detach_reset: no gradient through the reset. snntorch lets it through, so False is its equal.
         fused: False takes the plain torch loop.
+        spikes: type of the spikes, the current's if absent.
 
     Returns:
-        spikes [T, B, *shape] of current's dtype, 0 or 1; v after the last step and its reset [B, *shape], float32
+        spikes [T, B, *shape], 0 or 1; v after the last step and its reset [B, *shape], float32
         where the current is narrower. Gradients reach current, v0, beta and threshold, also from v.
 
     Raises:
@@ -122,18 +126,18 @@ def lif(
         ConfigError: an unknown surrogate.
     """
     count, batch = _geometry(current, steps, "lif")
-    wide = _widen(current)
+    wide = _wide(current)
     neuron = Neuron(
         alpha=None,
         beta=as_parameter(beta, batch, wide, "beta"),
         threshold=as_parameter(threshold, batch, wide, "threshold"),
         bias=None,
         i0=None,
-        v0=_state(v0, batch, wide, "v0"),
+        v0=_state(v0, batch, current, "v0"),
     )
-    mode = Mode(count, steps is not None, as_surrogate(surrogate), detach_reset, fused)
-    spikes, _, v = scan(wide, neuron, mode)
-    return spikes.to(current.dtype), v
+    mode = Mode(count, steps is not None, as_surrogate(surrogate), detach_reset, fused, spikes)
+    fired, _, v = scan(current, neuron, mode)
+    return fired, v
 
 
 def cuba_lif(
@@ -149,6 +153,7 @@ def cuba_lif(
     surrogate: str | Surrogate | SpikeFunction = "fast_sigmoid",
     detach_reset: bool = False,
     fused: bool = True,
+    spikes: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Current-based LIF: ``i = alpha * i + I; v = beta * v + i + bias; s = v > threshold; v = 0 where s``.
 
@@ -173,18 +178,18 @@ def cuba_lif(
         ConfigError: an unknown surrogate.
     """
     count, batch = _geometry(current, steps, "cuba_lif")
-    wide = _widen(current)
+    wide = _wide(current)
     neuron = Neuron(
         alpha=as_parameter(alpha, batch, wide, "alpha"),
         beta=as_parameter(beta, batch, wide, "beta"),
         threshold=as_parameter(threshold, batch, wide, "threshold"),
         bias=as_parameter(bias, batch, wide, "bias"),
-        i0=_state(i0, batch, wide, "i0"),
-        v0=_state(v0, batch, wide, "v0"),
+        i0=_state(i0, batch, current, "i0"),
+        v0=_state(v0, batch, current, "v0"),
     )
-    mode = Mode(count, steps is not None, as_surrogate(surrogate), detach_reset, fused)
-    spikes, i, v = scan(wide, neuron, mode)
-    return spikes.to(current.dtype), cast(Tensor, i), v
+    mode = Mode(count, steps is not None, as_surrogate(surrogate), detach_reset, fused, spikes)
+    fired, i, v = scan(current, neuron, mode)
+    return fired, cast(Tensor, i), v
 
 
 # Modules ----------------------------------------------------------------------------------------------------------
@@ -284,10 +289,14 @@ class LIF(_SpikingModule):
         super().__init__(beta, threshold, learn_beta, learn_threshold, surrogate, slope, detach_reset)
 
     def forward(
-        self, current: Tensor, state: LIFState | None = None, steps: int | None = None
+        self,
+        current: Tensor,
+        state: LIFState | None = None,
+        steps: int | None = None,
+        spikes: torch.dtype | None = None,
     ) -> tuple[Tensor, LIFState]:
-        """Spikes [T, B, *shape] and the state after them; ``current`` and ``steps`` as in :func:`lif`."""
-        spikes, v = lif(
+        """Spikes [T, B, *shape] and the state after them; ``current``, ``steps``, ``spikes`` as in :func:`lif`."""
+        fired, v = lif(
             current,
             beta=self.beta,
             threshold=self.threshold,
@@ -295,8 +304,9 @@ class LIF(_SpikingModule):
             steps=steps,
             surrogate=self.surrogate,
             detach_reset=self.detach_reset,
+            spikes=spikes,
         )
-        return spikes, LIFState(v)
+        return fired, LIFState(v)
 
 
 class CubaLIF(_SpikingModule):
@@ -346,10 +356,14 @@ class CubaLIF(_SpikingModule):
         return project(self.raw_alpha, 0.0, 1.0 - 1.0 / GRID, GRID)
 
     def forward(
-        self, current: Tensor, state: CubaState | None = None, steps: int | None = None
+        self,
+        current: Tensor,
+        state: CubaState | None = None,
+        steps: int | None = None,
+        spikes: torch.dtype | None = None,
     ) -> tuple[Tensor, CubaState]:
-        """Spikes [T, B, *shape] and the state after them; ``current`` and ``steps`` as in :func:`lif`."""
-        spikes, i, v = cuba_lif(
+        """Spikes [T, B, *shape] and the state after them; ``current``, ``steps``, ``spikes`` as in :func:`cuba_lif`."""
+        fired, i, v = cuba_lif(
             current,
             alpha=self.alpha,
             beta=self.beta,
@@ -360,8 +374,9 @@ class CubaLIF(_SpikingModule):
             steps=steps,
             surrogate=self.surrogate,
             detach_reset=self.detach_reset,
+            spikes=spikes,
         )
-        return spikes, CubaState(i, v)
+        return fired, CubaState(i, v)
 
 
 def _tensor(value: float | Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from deploy.errors import TrainingError
 from neurokd import kernels
+from neurokd.lif_scans import LifMode, LifScan, channels_inside
 from neurokd.surrogates import SpikeFunction, Surrogate
 
 
@@ -37,21 +38,85 @@ class Neuron:
 
 @dataclass(frozen=True)
 class Mode:
-    """How a scan runs: T steps, the current held or not, the spike function, the reset detached or not."""
+    """How a scan runs: T steps, the current held or not, the spike function, the reset detached or not.
+
+    ``spikes`` is their type, the current's where it is None.
+    """
 
     steps: int
     held: bool
     surrogate: Surrogate | SpikeFunction
     detach_reset: bool
     fused: bool
+    spikes: torch.dtype | None = None
 
 
 def scan(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor | None, Tensor]:
     """Spikes [T, B, *shape] and the last states i (None in a LIF) and v; fused where the kernels can take it."""
-    takes = current.device.type == "cpu" and current.dtype == torch.float32
-    if mode.fused and takes and isinstance(mode.surrogate, Surrogate):
-        return _fused(current, neuron, mode)
-    return _loop(current, neuron, mode)
+    kind = mode.spikes or current.dtype
+    if not (mode.fused and current.device.type == "cpu" and isinstance(mode.surrogate, Surrogate)):
+        spikes, i, v = _loop(_widen(current), neuron, mode)
+    elif channels_inside(current, 1 if mode.held else 2):
+        spikes, i, v = _back_in_order(*scan(current.movedim(-3, -1), _channels_last(neuron), mode))
+    elif current.dtype in _PLAIN and kind in _PLAIN and _is_plain(neuron):
+        spikes, i, v = _plain(current, neuron, mode, kind)
+    elif _widen(current).dtype == torch.float32:
+        spikes, i, v = _fused(_widen(current), neuron, mode)
+    else:
+        spikes, i, v = _loop(current, neuron, mode)
+    return spikes.to(kind), i, v
+
+
+_PLAIN = (torch.float32, torch.bfloat16)
+
+
+def _widen(current: Tensor) -> Tensor:
+    return current.float() if current.dtype in (torch.bfloat16, torch.float16) else current
+
+
+def _is_plain(neuron: Neuron) -> bool:
+    """Whether :mod:`neurokd.lif_kernels` can take it: a LIF with one decay and one threshold, neither learned."""
+    shared = all(p.numel() == 1 and not p.requires_grad for p in (neuron.beta, neuron.threshold))
+    return shared and neuron.alpha is None and neuron.bias is None
+
+
+def _plain(current: Tensor, neuron: Neuron, mode: Mode, kind: torch.dtype) -> tuple[Tensor, None, Tensor]:
+    if not isinstance(mode.surrogate, Surrogate):
+        raise RuntimeError("the fused scan was reached with a surrogate it does not know")
+    batch = neuron.v0.shape
+    size = math.prod(batch)
+    beta, threshold = float(neuron.beta), float(neuron.threshold)
+    how = LifMode(mode.steps, beta, threshold, mode.surrogate, mode.detach_reset, kind)
+    flat = current.reshape(1 if mode.held else mode.steps, size).contiguous()
+    spikes, v = LifScan.apply(flat, neuron.v0.reshape(-1).contiguous(), how)  # type: ignore[no-untyped-call]
+    return spikes.view(mode.steps, *batch), None, v.view(batch)
+
+
+def _channels_last(neuron: Neuron) -> Neuron:
+    """The neuron for a current [.., H, W, C]."""
+    shape = neuron.v0.shape[1:]
+
+    def moved(parameter: Tensor) -> Tensor:
+        if parameter.numel() == 1:
+            return parameter
+        whole = parameter if parameter.dim() >= len(shape) else parameter.expand(shape)
+        return whole.movedim(-3, -1)
+
+    def optional(parameter: Tensor | None) -> Tensor | None:
+        return None if parameter is None else moved(parameter)
+
+    return Neuron(
+        alpha=optional(neuron.alpha),
+        beta=moved(neuron.beta),
+        threshold=moved(neuron.threshold),
+        bias=optional(neuron.bias),
+        i0=optional(neuron.i0),
+        v0=moved(neuron.v0),
+    )
+
+
+def _back_in_order(spikes: Tensor, i: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    return spikes.movedim(-1, -3), None if i is None else i.movedim(-1, -3), v.movedim(-1, -3)
 
 
 def _loop(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -85,11 +150,13 @@ def _fused(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor 
 
 
 def _flat(parameter: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor:
-    """A parameter as the kernels want it: [1] if shared, [N] if per neuron, [0] if absent."""
+    """A parameter as the kernels want it: [1] if shared, [N] if per neuron, [0] if absent; [C] if C is innermost."""
     if parameter is None:
         return like.new_empty(0)
     if parameter.numel() == 1:
         return parameter.reshape(1)
+    if parameter.dim() == len(shape) and parameter.numel() == shape[-1] == parameter.shape[-1]:
+        return parameter.reshape(-1).contiguous()
     return parameter.expand(shape).reshape(-1).contiguous()
 
 
