@@ -24,7 +24,7 @@ from neurokd import checkpoint, losses
 from neurokd.budget import budget_of, under_budget
 from neurokd.config import Config, QuantizeConfig, StageConfig
 from neurokd.data import Dataset, load
-from neurokd.distill import distill_stage, teacher_sats
+from neurokd.distill import distill_stage, teaching
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, accuracy
 from neurokd.loop import FitResult, fit
@@ -251,7 +251,7 @@ def _tuned(run: Run, student: SpikingNetwork, grids: dict[str, Any]) -> tuple[Qu
     config, own, stage = run.config, run.config.quantize, quantize_stage(run.config)
     folder, sats = run.work_folder("quantized"), None
     if "teacher" in losses.needs(losses.parse_loss(stage.loss)):
-        sats = teacher_sats(
+        sats = teaching(
             run.network(master_of(run)), run.data, run.encoding, stage, folder=folder, seed=config.seed,
             progress=run.progress, name="quantized",
         )  # fmt: skip

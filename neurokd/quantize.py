@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from deploy.chip import Chip, load_chip
 from deploy.errors import CheckpointError, ConfigError, ModuleError, ProgramError, TrainingError
@@ -29,8 +29,8 @@ from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
 from neurokd.progress import Progress
 from neurokd.quantized import Arithmetic, QuantizedLayer, QuantizedNetwork
-from neurokd.satcache import SatCache
 from neurokd.scales import ScaleSearch, choose_grid
+from neurokd.teachers import Telling, as_teacher, encoding_for
 
 WeightBits = int | Mapping[str, int] | None
 
@@ -139,7 +139,7 @@ def fine_tune(
     encoding: Encoding,
     stage: StageConfig,
     *,
-    teacher_sats: SatCache | None = None,
+    teacher_sats: Telling | None = None,
     chip: Chip | str = "loihi2",
     weight_bits: WeightBits = None,
     search: ScaleSearch = "mse",
@@ -183,7 +183,7 @@ def tune(
     encoding: Encoding,
     stage: StageConfig,
     *,
-    teacher_sats: SatCache | None = None,
+    teacher_sats: Telling | None = None,
     chip: Chip | str = "loihi2",
     learn: Collection[str] = (),
     float_epochs: int = 0,
@@ -267,7 +267,7 @@ def _check_trainable(network: QuantizedNetwork, encoding: Encoding) -> None:
 
 def quantize(
     student: SpikingNetwork,
-    teacher: SpikingNetwork | None = None,
+    teacher: SpikingNetwork | nn.Module | None = None,
     data: Dataset | None = None,
     *,
     chip: Chip | str = "loihi2",
@@ -290,7 +290,7 @@ def quantize(
 
     Args:
         student: A trained float student.
-        teacher: Frozen teacher; without one the loss is cross-entropy.
+        teacher: Frozen teacher; without one the loss is cross-entropy. An ANN needs a loss on logits or features.
         data: Without data the weights are rounded and nothing is trained (post-training quantization).
         chip: Whose widths apply.
         weight_bits: For all layers, or by layer name; the chip's widest where not given.
@@ -310,7 +310,7 @@ def quantize(
         ConfigError, TrainingError, ModuleError, UnsupportedNode, ProgramError, RuleError: see :func:`fine_tune`.
     """
     from neurokd.budget import budget_of, under_budget
-    from neurokd.distill import teacher_sats
+    from neurokd.distill import teaching
     from neurokd.train import encoding_of, with_options
 
     if data is None or options.get("loss") == UNTRAINED:
@@ -321,7 +321,9 @@ def quantize(
     encoding = encoding or encoding_of(student, data)
     sats = None
     if teacher is not None and "teacher" in losses.needs(losses.parse_loss(chosen.loss)):
-        sats = teacher_sats(teacher, data, encoding, chosen, seed=seed, progress=progress)
+        master = as_teacher(teacher, data)
+        seen = encoding_for(master, encoding, data)
+        sats = teaching(master, data, seen, chosen, seed=seed, progress=progress)
     grids: dict[str, Any] = {
         "chip": chip, "weight_bits": weight_bits, "search": search, "power_of_two": power_of_two,
     }  # fmt: skip

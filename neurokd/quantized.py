@@ -25,7 +25,8 @@ from neurokd.learned_grid import LearnedGrid
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF, cuba_lif, lif
-from neurokd.population import by_class
+from neurokd.outputs import Outputs, check_wanted, readout
+from neurokd.population import by_class, outputs_by_class
 from neurokd.surrogates import Surrogate
 
 Pair = tuple[int, int]
@@ -304,6 +305,37 @@ class QuantizedNetwork(nn.Module):
         """The SAT alone, ``[T, B, C]``."""
         out = self(x, steps)
         return out if isinstance(out, Tensor) else out[0]
+
+    def outputs(self, x: Tensor, steps: int | None = None, want: Collection[str] = ("logits",)) -> Outputs:
+        """The SAT and what else is wanted: ``logits``, ``currents`` (in the float network's units), ``layers``.
+
+        Currents come from the chip's weights and unrounded biases, whatever training computes spikes with.
+
+        Raises:
+            SpikesError, TrainingError: as :meth:`forward`; membranes, which have no gradient in integers, are wanted.
+        """
+        check_wanted(want)
+        if "membranes" in want:
+            raise TrainingError(
+                "a network on the chip's integers cannot tell what the loss needs",
+                where=self.spec_text, got="membranes", allowed="a loss on its spikes, logits, currents or layers",
+                next_step="distil membranes into the float student, and fine-tune with another loss",
+            )  # fmt: skip
+        spikes, held = self.integers(x, steps)
+        layers: dict[str, Tensor] = {}
+        for layer in self.quantized_layers():
+            before, before_held = spikes, held
+            spikes, held = layer(before, before_held), None
+            layers[layer.name] = spikes
+        logits = currents = None
+        if {"logits", "currents"} & set(want):
+            current = layer.currents(before, before_held) * layer.grid.scale
+            logits, currents = readout(current, layer.bias, before_held)
+        told = Outputs(
+            spikes, logits if "logits" in want else None, currents if "currents" in want else None,
+            layers=layers if "layers" in want else None,
+        )  # fmt: skip
+        return outputs_by_class(told, self.population)
 
     def integers(self, x: Tensor, steps: int | None = None) -> tuple[Tensor, int | None]:
         """The whole numbers that an input in 0..1 stands for, float32, and T where they are held.

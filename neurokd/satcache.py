@@ -63,7 +63,7 @@ class SatCache:
     def _unpacked(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """``[B, T * C]``: spikes, or shares of a class's neurons."""
         if self.population > 1:
-            return packed / np.float32(self.population)
+            return np.asarray(packed / np.float32(self.population))
         return np.unpackbits(packed, axis=1, count=self.steps * self.classes)
 
     @property
