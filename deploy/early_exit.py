@@ -8,7 +8,7 @@ the energy it has then used is that of the steps so far, every layer's.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ from deploy.profile_activity import Activity
 from deploy.profile_model import ESSENTIAL, step_energy
 from deploy.program import Program
 from deploy.trace import Trace, by_class
+
+MARGINS: Final = (1, 2, 3, 4, 6, 8)
+MORE_MARGINS: Final = (12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,12 @@ def early_exit(
     chip: Chip | str = "loihi1",
     placement: Placement | None = None,
     *,
-    margins: tuple[int, ...] = (1, 2, 3, 4, 6, 8),
+    margins: tuple[int, ...] | None = None,
 ) -> EarlyExit:
     """Accuracy against steps of a run that recorded its output, and the energy of stopping once the answer is clear.
+
+    Args:
+        margins: Spikes a class must be ahead by; by default up to 8, or up to 32 where a class has several neurons.
 
     Raises:
         SimulatorError: the output does not spike or was not recorded, there are no samples, or labels do not match.
@@ -98,7 +104,8 @@ def early_exit(
     lead = ordered[:, :, -1] - (ordered[:, :, -2] if ordered.shape[2] > 1 else 0)
     last = np.full(trace.samples, trace.steps - 1)
     exits = [_exit(None, last, right, used)]
-    for margin in margins:
+    tried = MARGINS + (MORE_MARGINS if program.population > 1 else ()) if margins is None else margins
+    for margin in tried:
         ahead = lead >= margin
         exits.append(_exit(margin, np.where(ahead.any(axis=0), ahead.argmax(axis=0), last), right, used))
     return EarlyExit(

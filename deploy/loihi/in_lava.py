@@ -38,7 +38,7 @@ class LavaNetwork:
 
     @property
     def s_out(self) -> Any:
-        """The output population's OutPort, flat ``(n,)``."""
+        """The output population's OutPort, flat ``(n,)``; :func:`deploy.trace.by_class` makes classes of its spikes."""
         return self.processes[self.output].s_out
 
     def connect_input(self, port: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from deploy import cli, reference, runfolder
 from deploy import graph as nir
 from deploy.backends import run as run_on
-from deploy.errors import SpikesError
+from deploy.errors import ProgramError, SpikesError
 from deploy.loihi import doctor as doctor_room
 from deploy.loihi import install as install_room
 from deploy.lower import lower
@@ -135,6 +135,37 @@ def test_netx_files_are_written_read_and_run(
     ours = as_json("run", folder)
     assert again["spikes_per_sample"] == ours["spikes_per_sample"]
     assert again["accuracy"] == ours["accuracy"]
+
+
+def test_several_neurons_a_class(deploy: Cli, as_json: Callable[..., Any], tmp_path: Path) -> None:
+    nir.write(g.populated(), tmp_path / "p.nir")
+    np.savez(tmp_path / "s.npz", spikes=g.ONE_EACH, labels=[1, 0], steps=6)
+    given = ("--spikes", tmp_path / "s.npz")
+    facts = as_json("run", tmp_path / "p.nir", *given, "--out", tmp_path / "t.npz")
+    assert (facts["classes"], facts["neurons_per_class"], facts["accuracy"]) == (2, 4, 100.0)
+    with np.load(tmp_path / "t.npz") as saved:
+        assert saved["scores"].tolist() == [[6, 12], [12, 6]]
+    verified = deploy("verify", tmp_path / "p.nir", *given, "--against", "reference,simulator")
+    assert verified.code == 0, verified.err
+    assert "2 classes of 4 output neurons each" in verified.out
+    assert deploy("netx", "write", tmp_path / "p.nir", tmp_path / "p.net").code == 0
+    for options, accuracy in ((), 100.0), (("--population", "1"), 0.0):
+        as_json("netx", "read", tmp_path / "p.net", tmp_path / "p.npz", *options)
+        assert as_json("run", tmp_path / "p.npz", *given)["accuracy"] == accuracy
+    refused = deploy("netx", "read", tmp_path / "p.net", tmp_path / "p.npz", "--population", "3")
+    assert refused.code == ProgramError.exit_code
+    assert "population does not divide" in refused.err
+
+
+def test_quantize_is_told_how_many_neurons_a_class_has(as_json: Callable[..., Any], tmp_path: Path) -> None:
+    weights = np.array([[22, 12], [0, 12], [0, 12], [0, 12], [12, 22], [12, 0], [12, 0], [12, 0]]) / 20
+    nodes = [nir.Affine("w", weights), nir.IF("cells", 1 / g.DT, v_threshold=1.0)]
+    nir.write(g.graph((2,), nodes), tmp_path / "float.nir")
+    np.savez(tmp_path / "s.npz", spikes=g.ONE_EACH, labels=[1, 0], steps=6)
+    given = ("--spikes", tmp_path / "s.npz")
+    for options, accuracy in ((("--population", "4"), 100.0), ((), 0.0)):
+        as_json("quantize", tmp_path / "float.nir", *given, "--out", tmp_path / "q.nir", *options)
+        assert as_json("run", tmp_path / "q.nir", *given)["accuracy"] == accuracy
 
 
 def test_run_counts_and_scores(deploy: Cli, as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.deploy.graphs import DT, ONE_EACH, affine, graph, integrator, populat
 
 STEPS, ANSWERS, LABELS = 6, [1, 0], np.array([1, 0])
 PER_CLASS = [[6, 12], [12, 6]]
+SMALL: dict[str, Any] = {"against": ("reference", "simulator")}
 
 
 def ran(program: Program, run: Any = simulator.run, **options: Any) -> Trace:
@@ -207,6 +208,12 @@ def test_early_exit_compares_classes() -> None:
     assert [(rule.margin, rule.steps) for rule in found.exits] == [(None, 6.0), (1, 1.0), (3, 4.0), (7, 6.0)]
 
 
+def test_by_default_a_class_of_several_neurons_may_be_further_ahead() -> None:
+    for population, largest in ((4, 32), (None, 8)):
+        program = lower(populated(population=population))
+        assert early_exit(program, ran(program), LABELS).exits[-1].margin == largest
+
+
 # Verifying and quantizing -----------------------------------------------------------------------------------------
 
 
@@ -220,6 +227,8 @@ def test_every_execution_of_the_chain_answers_by_class() -> None:
     assert report.equal
     assert [run.predictions.tolist() for run in report.executions] == [ANSWERS] * 6
     assert set(report.accuracy.values()) == {100.0}
+    assert "an answer is one of 2 classes of 4 output neurons each" in str(report)
+    assert "output neurons each" not in str(chain(lower(populated(population=None)), ONE_EACH, steps=STEPS, **SMALL))
 
 
 def test_a_float_file_that_does_not_say_is_read_as_the_program_says() -> None:

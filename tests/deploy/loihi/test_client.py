@@ -29,9 +29,11 @@ from deploy.errors import (
 )
 from deploy.loihi import client, process
 from deploy.loihi.client import run_lava, worker_info
+from deploy.lower import lower
 from deploy.program import Conv, Dense, Input, Population, Program
 from deploy.testing import Kinds, random_case
 from deploy.trace import Trace
+from tests.deploy.graphs import ONE_EACH, populated
 
 Spikes = np.ndarray[Any, Any]
 
@@ -64,6 +66,14 @@ class TestParity:
         assert trace.u == {}
         np.testing.assert_array_equal(trace.spikes["hidden"], expected.spikes["hidden"])
         np.testing.assert_array_equal(trace.counts, expected.counts)
+
+    @pytest.mark.parametrize("spiking", [True, False])
+    def test_classes_of_several_neurons(self, spiking: bool) -> None:
+        program = lower(populated(spiking=spiking))
+        trace = run_lava(program, ONE_EACH, steps=6)
+        assert trace.population == 4
+        np.testing.assert_array_equal(trace.scores, reference.run(program, ONE_EACH, steps=6).scores)
+        assert trace.predictions().tolist() == [1, 0]
 
     def test_state_that_carries_over(self, chain: Program, spikes: Spikes) -> None:
         trace = run_lava(chain, spikes, record_state="all", reset_between_samples=False)

@@ -17,7 +17,9 @@ from deploy.errors import FileError, GraphError, LavaMissing, NeurokdError, Unsu
 from deploy.loihi import netx, netx_run
 from deploy.loihi.netx_run import run_netx
 from deploy.loihi.netx_weights import on_grid, why_not_dense
+from deploy.lower import lower
 from deploy.program import Conv, Dense, Input, Population, Program
+from tests.deploy.graphs import ONE_EACH, populated
 
 Array = np.ndarray[Any, Any]
 
@@ -321,6 +323,33 @@ def file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+class TestPopulation:
+    def test_a_file_of_ours_says_how_many_neurons_a_class_has(self, tmp_path: Path) -> None:
+        program = replace(delayed(), meta={"population": delayed().output.size})
+        path = netx.write(program, tmp_path / "a.net")
+        assert netx.read(path).meta["population"] == program.population > 1
+        assert netx.read(path, population=1).population == 1
+        with h5py.File(netx.write(delayed(), tmp_path / "b.net")) as opened:
+            assert list(opened) == ["layer"]
+        assert "population" not in netx.read(tmp_path / "b.net").meta
+
+    @pytest.mark.parametrize("wrong", [0, b"2", 2.5])
+    def test_other_values_are_refused(self, tmp_path: Path, wrong: Any) -> None:
+        with h5py.File(netx.write(delayed(), tmp_path / "a.net"), "r+") as opened:
+            opened["neurokd/population"] = wrong
+        with pytest.raises(GraphError, match="neurokd/population"):
+            netx.read(tmp_path / "a.net")
+
+    @pytest.mark.lava
+    @pytest.mark.usefixtures("lava_dl", "nothing_left")
+    def test_lava_dl_loads_it_and_answers_come_by_class(self) -> None:
+        program = lower(populated())
+        trace = run_netx(program, ONE_EACH, steps=6)
+        assert trace.population == 4
+        np.testing.assert_array_equal(trace.sat, reference.run(program, ONE_EACH, steps=6).sat)
+        assert trace.predictions().tolist() == [1, 0]
 
 
 class TestReadRefuses:

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from deploy import simulator
+from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import profile
 from deploy.program import Conv, Dense, Input, Population, Program
 from deploy.report import render
 from deploy.runfolder import Samples, save_samples
+from tests.deploy.graphs import ONE_EACH, populated
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -104,6 +106,39 @@ def test_the_page_runs_offline_without_errors_and_draws_everything(report: Path,
     assert found["images"] == 0
     assert len(found["charts"]) >= 3
     assert min(found["charts"]) >= 5
+
+
+@pytest.mark.parametrize(
+    ("spiking", "says"),
+    [
+        (True, "After step 4 the answer is 1 (8 spikes of its 4 neurons)"),
+        (False, "The output does not spike; by its membranes after step 6 the answer is 1"),
+    ],
+)
+def test_the_answer_is_told_by_class(tmp_path: Path, spiking: bool, says: str) -> None:
+    lower(populated(spiking=spiking)).save(tmp_path / "program.npz")
+    save_samples(tmp_path / "test_spikes.npz", Samples(ONE_EACH, np.array([1, 0]), 6))
+    (tmp_path / "config.toml").write_text("seed = 0\n")
+    probe = """<script>
+    window.addEventListener("load", function () {
+      var told = [], write = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text) { told.push(text); write.apply(this, arguments); };
+      var step = document.getElementById("x-step");
+      step.value = "4"; step.dispatchEvent(new Event("input"));
+      document.body.setAttribute("data-probe", JSON.stringify({
+        says: document.getElementById("x-says").textContent, told: told,
+        columns: document.getElementById("x-columns").textContent }));
+    });
+    </script></body>"""
+    copy = tmp_path / "probed.html"
+    copy.write_text(render(tmp_path).read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    document, log = browse(copy, tmp_path, "--dump-dom")
+    assert not [line for line in log.splitlines() if "CONSOLE" in line]
+    raw = re.search(r'data-probe="([^"]*)"', document)
+    assert raw, "the probe did not run"
+    found = json.loads(raw[1].replace("&quot;", '"'))
+    assert (found["says"], found["columns"]) == (says, ", a column a class")
+    assert not spiking or {"class 0: 4", "class 1: 8"} <= set(found["told"])
 
 
 @pytest.mark.parametrize("size", ["400,900", "1200,900"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import FileError
-from deploy.report import accuracy_by_stage, activity_by_layer, energy_by_event, spike_raster
+from deploy.report import accuracy_by_stage, activity_by_layer, energy_by_event, plots, spike_raster
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -51,6 +51,20 @@ def test_a_raster_draws_each_spike(tmp_path: Path) -> None:
     spikes[:, 5] = 1
     spike_raster(np.eye(8), {"hidden": spikes}, many, label=3)
     assert 0 < inked(few, "#2f7fb5") < inked(many, "#2f7fb5") / 4
+
+
+def test_a_raster_names_classes_and_their_spikes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: drawn.append(figure))
+    out = np.zeros((5, 40), np.uint8)
+    out[:, 8:10] = 1
+    spike_raster(None, {"hidden": np.ones((5, 40)), "out": out}, tmp_path / "r.png", population=8)
+    spike_raster(None, {"out": out}, tmp_path / "r.png", population=2)
+    labels = [[tick.get_text() for tick in axes.get_yticklabels()] for figure in drawn for axes in figure.axes]
+    assert "class" not in "".join(labels[0])
+    assert labels[1] == ["class 0: 0", "class 1: 10", "class 2: 0", "class 3: 0", "class 4: 0"]
+    assert len(labels[2]) == 10
+    assert "class 4: 10" in labels[2]
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (3, 8, 8)])

@@ -14,12 +14,15 @@ import pytest
 
 from deploy import reference, simulator
 from deploy.errors import FileError
+from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import Profile, profile
 from deploy.program import Dense, Input, Population, Program
 from deploy.report import accuracy_by_stage, render
+from deploy.report.explore import explore
 from deploy.report.render import FIGURES, PARTS, compare, export, page
 from deploy.runfolder import Samples, samples_of, save_samples
+from tests.deploy.graphs import ONE_EACH, populated
 
 VOID = {"meta", "link", "img", "br", "input"}
 
@@ -297,6 +300,26 @@ def test_the_test_set_is_run_and_shown(folder: Path) -> None:
     program = Program.load(folder / "program.npz")
     again = simulator.run(program, samples_of(folder, None).spikes[:, data["index"]])
     np.testing.assert_array_equal(spikes.swapaxes(0, 1), again.sat)
+
+
+def test_classes_of_several_neurons(folder: Path) -> None:
+    lower(populated()).save(folder / "program.npz")
+    save_samples(folder / "test_spikes.npz", Samples(ONE_EACH, np.array([1, 0]), 6))
+    found = explore(folder)
+    assert found["confusion"] == [[1, 0], [0, 1]]
+    assert (found["silent"], found["population"]) == (0, 4)
+    assert found["exits"]["accuracy"] == [0.0, *[100.0] * 5]
+    shown = {key: found["samples"][key] for key in ("answers", "output", "population", "spiking")}
+    assert shown == {"answers": [1, 0], "output": 0, "population": 4, "spiking": True}
+    assert "the class whose 4 output neurons spike most together" in rendered(folder).text
+
+
+def test_the_membranes_of_a_readout_are_not_silence(folder: Path) -> None:
+    lower(populated(spiking=False)).save(folder / "program.npz")
+    save_samples(folder / "test_spikes.npz", Samples(ONE_EACH, np.array([1, 0]), 6))
+    found = explore(folder)
+    assert (found["silent"], found["confusion"]) == (0, [[1, 0], [0, 1]])
+    assert not found["samples"]["spiking"]
 
 
 def test_a_run_without_a_single_spike_is_shown(folder: Path) -> None:
