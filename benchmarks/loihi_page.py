@@ -79,7 +79,8 @@ connected. They come from the builders the worker uses (`deploy/loihi/processes`
 synapses take a step each: population P's spikes of step t of sample b are those of Lava step `1 + lag[P] + b * steps + t`
 (`net.lag`), and P is cleared when a sample reaches it. A delay or a skip connection passes a process `delay:<synapse>`;
 subtract reset, refractory periods and readouts are a process of ours (`LIFVariant`), since no `fixed_pt` model of Lava
-has them. Do not import torch in such a script: torch calls inside Lava's processes hang.
+has them. `net.s_out` gives output neurons; where several stand for a class, `deploy.trace.by_class(counts,
+program.population)` adds them up. Do not import torch in such a script: torch calls inside Lava's processes hang.
 
 ## netx files
 
@@ -95,6 +96,9 @@ makes a Program of a file. netx fixes much; what it cannot hold is refused, ever
   layer may hear itself one step later (`dense_rec`);
 - weights in fractions (a negative `weight_exp` that does not divide out), fully connected matrices off the grid netx
   rescales to, all-zero matrices (netx divides by their maximum), delays on convolutions.
+
+Where several output neurons stand for a class, the file says how many in a dataset of ours beside the layers
+(`neurokd/population`), which lava-dl does not look at and `netx.read` takes up; for other files, `--population`.
 
 Sums never change: netx chooses sign mode, weight bits and exponent itself (`optimize_weight_bits`), and the writer takes
 only matrices for which that choice is exact. Where spikes wait (delays, loops) netx does not drop those on their way
