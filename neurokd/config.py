@@ -37,6 +37,7 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28
 CLASSES = 10
 DATA_SETS = tuple(SHAPES)
 TEACHERS = ("cached", "live")
+PRECISIONS = ("float32", "bfloat16")
 ROUTES = ("teacher-assistant-student", "teacher-student")
 
 
@@ -138,6 +139,8 @@ class StageConfig:
             1 (up to half and half); see :mod:`neurokd.mixing`.
         teacher: ``cached``: the teacher answers once for each view, and its answers are kept; ``live``: it is run on
             each batch. What cannot be kept (features, membranes) is asked live in any case.
+        precision: ``float32``, or ``bfloat16``: synapses of layers that see spikes compute in half the width while they
+            train; weights, membranes and evaluation stay float32. See :mod:`neurokd.precision`.
     """
 
     epochs: int = 20
@@ -151,9 +154,11 @@ class StageConfig:
     views: int = 1
     mix: float = 0.0
     teacher: str = "cached"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         one_of("teacher", self.teacher, TEACHERS)
+        one_of("precision", self.precision, PRECISIONS)
         between("mix", self.mix, 0.0, 1.0)
         between("epochs", self.epochs, 1, 100_000)
         between("batch", self.batch, 2, 1_000_000)
@@ -384,11 +389,13 @@ class Config:
         """Read what only later stages read (loss texts, the chip file), so that trouble shows before training.
 
         Raises:
-            ConfigError: a loss text that cannot be read, or a stage without a teacher whose loss needs one.
+            ConfigError: a loss text that cannot be read, a stage without a teacher whose loss needs one, or a weight
+                that starts after the stage's last epoch.
+            TrainingError: a window longer than the encoding's steps.
             ChipError, FileError: the chip file.
         """
         from deploy.chip import load_chip
-        from neurokd.losses import needs, parse_loss
+        from neurokd.losses import check_schedules, check_windows, needs, parse_loss
 
         stages = {f"training.{role}.loss": getattr(self.training, role).loss for role in ROLES}
         for where, text in {**stages, "quantize.loss": loss_text(self.quantize.loss) or "ce"}.items():
@@ -400,6 +407,9 @@ class Config:
                 raise ConfigError(
                     "the teacher's own loss needs a teacher", where=where, got=text, allowed="a loss on labels, as ce"
                 )
+            check_windows(terms, self.encoding.steps, where)
+            if where in stages:
+                check_schedules(terms, getattr(self.training, where.split(".")[1]).epochs, where)
         load_chip(self.chip)
 
     def override(self, changes: Mapping[str, Any]) -> Config:

@@ -118,6 +118,8 @@ def distill_stage(
     sats: Telling | None = None
     if "teacher" in losses.needs(terms):
         seen = teacher_encoding or encoding_for(master, encoding, data)
+        shorter = encoding.steps if isinstance(master, ModuleTeacher) else min(encoding.steps, seen.steps)
+        losses.check_windows(terms, shorter, name)
         sats = teaching(master, data, seen, stage, folder=folder, seed=seed, progress=progress, name=name)
     return fit(
         student,

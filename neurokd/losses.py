@@ -37,6 +37,7 @@ from neurokd.sat_losses import (
     sliding,
     sliding_l1,
     sliding_l2,
+    window_too_long,
 )
 from neurokd.self_distillation import entropy, membrane, self_ensemble, self_pair
 
@@ -53,6 +54,7 @@ __all__ = [
     "alignments_for",
     "attention",
     "check_schedules",
+    "check_windows",
     "combined",
     "cross_entropy",
     "entropy",
@@ -115,6 +117,18 @@ def check_schedules(terms: Sequence[LossTerm], epochs: int, where: str) -> None:
     for term in terms:
         if isinstance(term.weight, Schedule):
             term.weight.check(epochs, f"{where}: loss {term}")
+
+
+def check_windows(terms: Sequence[LossTerm], steps: int, where: str) -> None:
+    """Refuse windows longer than the SATs that will be compared, before a teacher is run.
+
+    Raises:
+        TrainingError: ``delta`` above ``steps``.
+    """
+    for term in terms:
+        delta = dict(term.options).get("delta", DELTA)
+        if term.name.startswith("sliding-") and isinstance(delta, int) and delta > steps:
+            raise window_too_long(delta, steps, f"{where}: loss {term}")
 
 
 def evaluate(

@@ -139,18 +139,23 @@ def sliding(student: Tensor, teacher: Tensor, *, order: int, delta: int = DELTA,
     one_of("order", order, (1, 2))
     difference = difference_of(student, teacher)
     if whole("delta", delta) > difference.shape[0]:
-        raise TrainingError(
-            "the sliding window is longer than the SAT",
-            where="sliding loss",
-            got=f"delta={delta}, T={difference.shape[0]}",
-            allowed=f"1 to {difference.shape[0]}",
-            next_step="lower delta, or raise the number of time steps",
-        )
+        raise window_too_long(delta, difference.shape[0], "sliding loss")
     windows = difference.unfold(0, delta, 1)
     if reduce == "sum":
         sums: Tensor = windows.sum(-1) / delta
         return sums.abs().pow(order).mean()
     return _norm(windows, order).mean() / float(delta ** (1 / order))
+
+
+def window_too_long(delta: int, steps: int, where: str) -> TrainingError:
+    """The refusal of a window that does not fit into the steps compared."""
+    return TrainingError(
+        "the sliding window is longer than the SAT",
+        where=where,
+        got=f"delta={delta}, T={steps}",
+        allowed=f"1 to {steps}",
+        next_step="lower delta, or raise the number of time steps",
+    )
 
 
 def combined(

@@ -252,5 +252,43 @@ def test_bad_requests(small: Dataset, teacher: SpikingNetwork) -> None:
         distill(network(), teacher, small, loss="full-l3")
     with pytest.raises(ConfigError, match="unknown key"):
         distill(network(), teacher, small, epoch=1)
-    with pytest.raises(TrainingError, match="longer than the SAT"):
-        distill(network(), teacher, small, loss="sliding-l1,delta=6", epochs=1)
+    for delta, master in ((6, teacher), (4, network(steps=3))):
+        events: list[ProgressEvent] = []
+        with pytest.raises(TrainingError, match="longer than the SAT") as caught:
+            distill(network(), master, small, loss=f"sliding-l1,delta={delta}", epochs=1, progress=events.append)
+        assert caught.value.got == f"delta={delta}, T={min(5, master.steps)}"
+        assert events == []  # before the teacher is run
+    with pytest.raises(ConfigError, match="after the last epoch"):
+        distill(network(), teacher, small, loss="ce+full-l2:1@3", epochs=2)
+
+
+def test_a_configuration_is_refused_before_it_trains() -> None:
+    changed = Config.default("digits").override({"encoding.steps": 4, "training.student.loss": "ce+sliding-l1,delta=5"})
+    with pytest.raises(TrainingError, match="longer than the SAT") as caught:
+        changed.check()
+    assert caught.value.where == "training.student.loss: loss sliding-l1,delta=5"
+    late = Config.default("digits").override({"training.student.loss": "ce:1@99", "training.student.epochs": 20})
+    with pytest.raises(ConfigError, match="after the last epoch") as late_one:
+        late.check()
+    assert late_one.value.where == "training.student.loss: loss ce:1.0@99"
+
+
+def test_a_teacher_that_gives_no_numbers_stops_the_training(small: Dataset, tmp_path: Path) -> None:
+    """Asked live, its NaN shows in the loss, which names term and epoch."""
+    broken = network(norm=False)
+    with torch.no_grad():
+        broken.layers[-1].synapse.bias.fill_(float("nan"))
+    stage = dataclasses.replace(VIEWED, loss="ce+logit-kl", teacher="live")
+    with pytest.raises(TrainingError, match="the loss is not a number") as caught:
+        distill_stage(network(), broken, small, ENCODING, stage, folder=tmp_path)
+    assert caught.value.where == "student, epoch 1, batch 1"
+    assert caught.value.got == "logit-kl = nan"
+    with pytest.raises(TrainingError, match="logits are not numbers"):
+        distill_stage(network(), broken, small, ENCODING, dataclasses.replace(stage, teacher="cached"))
+
+
+def test_a_split_without_images(small: Dataset, teacher: SpikingNetwork) -> None:
+    empty = dataclasses.replace(small, train=small.train.take([]))
+    for master in (teacher, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))):
+        with pytest.raises(TrainingError, match="the split is empty"):
+            distill(network(), master, empty, loss="ce+logit-kl", epochs=1)
