@@ -52,6 +52,9 @@ Euler unless another is named. What each tool does, found in its sources and con
 
 A reset one step after the spike (snntorch's `reset_delay=True`, its default) has no place in NIR. neurokd writes it as
 `late-subtract` or `late-zero` in its metadata, runs it in floats and in torch, and refuses it for a chip.
+
+Nor does a file say which output neurons stand for which class. neurokd writes `population` where a class has several in a
+row (neuron n is of class n // population, the order of snntorch's population codes); without it every neuron is a class.
 """
 
 FOOT: Final = """\

@@ -133,6 +133,7 @@ def verify(
     reset: Annotated[str | None, typer.Option(help="zero, value, subtract, late-zero or late-subtract.")] = None,
     input_unit: Annotated[float, typer.Option(help="Float value of one unit of the input.")] = 1.0,
     other_dt: Annotated[float | None, typer.Option(help="Also show the float file at this time step.")] = None,
+    population: Population = None,
     picture: Annotated[Path | None, typer.Option(help="Draw where executions part, as PNG.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -145,7 +146,7 @@ def verify(
     names = [name.strip() for name in against.split(",") if name.strip()]
     result = verify_file(
         source, spikes, against=names, samples=samples, steps=steps, chip=chip, float_file=float_file, how=reading,
-        dt=dt, reset=reset, input_unit=input_unit, other_dt=other_dt,
+        dt=dt, reset=reset, input_unit=input_unit, other_dt=other_dt, population=population,
     )  # fmt: skip
     _print(result.to_json(), as_json, lambda: str(result))
     if picture is not None:

@@ -68,6 +68,7 @@ def verify_file(
     reset: str | None = None,
     input_unit: float = 1.0,
     other_dt: float | None = None,
+    population: int | None = None,
 ) -> FileReport:
     """Verify a file against every execution there is.
 
@@ -81,6 +82,7 @@ def verify_file(
         chip: Whose widths and rules apply.
         float_file: The float network a quantized ``source`` came from.
         how, dt, reset, input_unit, other_dt: Of the float network; see :mod:`deploy.verify_switch`.
+        population: Output neurons a class, of a float file that does not say.
 
     Raises:
         NeurokdError: whatever reading, quantizing, lowering or running raises.
@@ -93,7 +95,7 @@ def verify_file(
     notes: list[str] = []
     network = None if float_file is None else nir.read(float_file, dt=dt, reset=reset)
     if isinstance(held, nir.Graph) and held.quantization is None:
-        network, held = held, _quantized(held, given, chip, input_unit, notes)
+        network, held = held, _quantized(held, given, chip, input_unit, population, notes)
     report = chain(
         held, given.spikes, against=against, float_source=network, labels=given.labels, steps=given.steps, chip=chip,
         trained=_trained(source, spikes, samples), how=how, input_unit=input_unit,
@@ -112,9 +114,14 @@ def _graph(path: Path, dt: float | None, reset: str | None, float_file: object) 
     return nir.read(path) if float_file is not None else nir.read(path, dt=dt, reset=reset)
 
 
-def _quantized(network: nir.Graph, given: Samples, chip: str, unit: float, notes: list[str]) -> nir.Graph:
+def _quantized(
+    network: nir.Graph, given: Samples, chip: str, unit: float, population: int | None, notes: list[str]
+) -> nir.Graph:
     """The network on the chip's integers, under the chip's reset to zero in the same step."""
-    made = ptq.quantize(_to_zero(network), np.asarray(given.spikes), chip=chip, steps=given.steps, input_unit=unit)
+    made = ptq.quantize(
+        _to_zero(network), np.asarray(given.spikes), chip=chip, steps=given.steps, input_unit=unit,
+        population=population,
+    )  # fmt: skip
     notes.append("the file is float: it was quantized after training, calibrated on the spikes it is verified with")
     if network.reset not in (None, "zero"):
         notes.append(

@@ -164,6 +164,8 @@ def test_quantize_is_told_how_many_neurons_a_class_has(as_json: Callable[..., An
     np.savez(tmp_path / "s.npz", spikes=g.ONE_EACH, labels=[1, 0], steps=6)
     given = ("--spikes", tmp_path / "s.npz")
     for options, accuracy in ((("--population", "4"), 100.0), ((), 0.0)):
+        found = as_json("verify", tmp_path / "float.nir", *given, "--against", "reference,simulator", *options)
+        assert set(found["accuracy"].values()) == {found["switches"]["accuracy"]} == {accuracy}
         as_json("quantize", tmp_path / "float.nir", *given, "--out", tmp_path / "q.nir", *options)
         assert as_json("run", tmp_path / "q.nir", *given)["accuracy"] == accuracy
 
