@@ -320,6 +320,8 @@ def test_the_membranes_of_a_readout_are_not_silence(folder: Path) -> None:
     found = explore(folder)
     assert (found["silent"], found["confusion"]) == (0, [[1, 0], [0, 1]])
     assert not found["samples"]["spiking"]
+    save_samples(folder / "test_spikes.npz", Samples(np.zeros_like(ONE_EACH), np.array([1, 0]), 6))
+    assert explore(folder)["silent"] == 0
 
 
 def test_a_run_without_a_single_spike_is_shown(folder: Path) -> None:
