@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -35,6 +36,10 @@ Root = Annotated[Path | None, typer.Option("--data-root", help="Folder with the 
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<data>.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 File = Annotated[Path | None, typer.Option("--config", help="Start from this config.toml instead of the defaults.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", callback=lambda name: _use(name), help="auto (a GPU where there is one), cpu or cuda."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one value: --set training.student.epochs=5 (repeatable)."),
@@ -61,7 +66,27 @@ def make_config(
     places = {"out": str(out or f"runs/{config.data}")}
     if root is not None:
         places["data_root"] = str(root)
-    return config.override(places)
+    config = config.override(places)
+    if not _grouped():
+        return config
+    from neurokd import parallel
+
+    config = parallel.shared(config)
+    return config.override({"out": str(parallel.private_folder(Path(config.out)))})
+
+
+def _grouped() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _use(name: str) -> str:
+    """Choose the device; torch is not imported for the choice that is made anyway."""
+    if name != "auto" or "neurokd.device" in sys.modules:
+        from neurokd import device
+
+        device.use(name)
+    return name
 
 
 def _parsed(changes: list[str]) -> dict[str, Any]:
@@ -86,7 +111,8 @@ def _stages(config: Config, work: Callable[[Run], Any]) -> Any:
     from neurokd.bars import Bars
     from neurokd.pipeline import Run
 
-    with Bars(Console(stderr=True)) as bars:
+    quiet = _grouped() and os.environ["RANK"] != "0"
+    with Bars(Console(stderr=True, quiet=quiet)) as bars:
         return work(Run(config, bars))
 
 
@@ -163,6 +189,7 @@ def train(
     seed: Seed = 0,
     config: File = None,
     change: Set = None,
+    device: Device = "auto",
 ) -> None:
     """Train the teacher and the plain student (the baseline) on labels."""
     from neurokd import pipeline
@@ -177,7 +204,7 @@ def train(
 
 
 @app.command()
-def distill(out: Out = None, data: Data = "", data_root: Root = None) -> None:
+def distill(out: Out = None, data: Data = "", data_root: Root = None, device: Device = "auto") -> None:
     """Distil the assistant and the student on the SAT; trains the teacher first if the run has none."""
     from neurokd import pipeline
 
@@ -203,6 +230,7 @@ def quantize(
     learn: Annotated[str | None, typer.Option(help="Also learn: threshold,decays,scale.")] = None,
     synops_budget: Annotated[float | None, typer.Option(help="Share of the synops to keep: 0.5.")] = None,
     energy_budget: Annotated[float | None, typer.Option(help="Share of the modelled energy to keep.")] = None,
+    device: Device = "auto",
 ) -> None:
     """Fine-tune the distilled student on the chip's integers, SAT loss kept on; asked for anew, it is done anew."""
     from neurokd.pipeline import quantize_student, requantize
@@ -296,9 +324,27 @@ def data_command(
             console.print(f"{'':<14} {s.problem}", highlight=False, soft_wrap=True)
 
 
+#: Commands that several processes can do together.
+TOGETHER = ("train", "distill", "quantize")
+
+
+def _together() -> None:
+    """The command line in every process torchrun started."""
+    from neurokd import parallel
+
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if command not in TOGETHER:
+        raise ConfigError(
+            "this command is for one process", where="torchrun", got=command, allowed=", ".join(TOGETHER),
+            next_step="train with torchrun, then run this command on its --out without",
+        )  # fmt: skip
+    with parallel.group():
+        app()
+
+
 def main() -> None:
     """Entry point of ``neurokd``."""
-    sys.exit(guarded(app))
+    sys.exit(guarded(_together if _grouped() else app))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 from deploy.errors import TrainingError
 from neurokd.config import StageConfig
 from neurokd.data import Dataset, Split, batches
+from neurokd.device import on_device
 from neurokd.encoding import Encoding
 from neurokd.mixing import Mixed, Mixing
 from neurokd.network import predict
@@ -212,12 +213,14 @@ def all_told(
     network.eval()
     total = -(-len(feed) // EVALUATION_BATCH)
     try:
-        for done, batch in enumerate(feed.in_order(view), start=1):
-            with torch.no_grad():
-                told = run_outputs(network, batch, feed.encoding, want)
-            yield batch, told
-            if tick is not None:
-                tick(done, total)
+        with on_device(network) as place:
+            for done, batch in enumerate(feed.in_order(view), start=1):
+                batch = replace(batch, inputs=batch.inputs.to(place), labels=batch.labels.to(place))
+                with torch.no_grad():
+                    told = run_outputs(network, batch, feed.encoding, want)
+                yield batch, told
+                if tick is not None:
+                    tick(done, total)
     finally:
         network.train(was_training)
 

@@ -18,15 +18,18 @@ from typing import Any
 import torch
 
 from deploy.errors import TrainingError
-from neurokd import checkpoint, losses, resume
+from neurokd import checkpoint, losses, parallel, resume
 from neurokd.config import StageConfig, stage_text
 from neurokd.data import Dataset
+from neurokd.device import on_device
 from neurokd.encoding import Encoding
 from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_outputs, training_feed
 from neurokd.memory import keep_pages
+from neurokd.precision import precision_of
 from neurokd.progress import Progress, ProgressEvent, silent
 from neurokd.resume import EpochRecord, State
 from neurokd.schedule import learning_rate, make_optimizer
+from neurokd.shares import moved, placed, share_of, whole
 from neurokd.teachers import Telling
 from neurokd.threads import suited_threads
 
@@ -122,7 +125,13 @@ class _Run:
 
     def go(self) -> FitResult:
         keep_pages()
-        with suited_threads(self.network.spec, self.stage.batch, self.encoding.steps):
+        with (
+            suited_threads(self.network.spec, self.stage.batch, self.encoding.steps),
+            precision_of(self.network, self.stage.precision),
+            on_device(self.network) as self.device,
+        ):
+            if self.alignments is not None:
+                self.alignments.to(self.device)
             return self._go()
 
     def _go(self) -> FitResult:
@@ -133,6 +142,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(state.best)
         self.network.eval()
+        parallel.check_equal(checkpoint.digest(resume.copy_weights(self.network)), "weights")
         if state.test is None:
             state = dataclasses.replace(state, test=self._test())
             self._save(state)
@@ -180,7 +190,11 @@ class _Run:
         teacher = None
         if self.teacher is not None:
             teacher = self.teacher.told(batch.indices, self.feed.views.of_epoch(epoch))
-        student = run_outputs(self.network, batch, self.encoding, losses.of_student(self.terms))
+        batch, teacher = placed(batch, self.device), moved(teacher, self.device)
+        share = share_of(batch, self.encoding)
+        student = whole(
+            run_outputs(self.network, share, self.encoding, losses.of_student(self.terms)), len(batch.indices)
+        )
         moment = losses.Moment(epoch + number / count, self.stage.epochs)
         total, parts = losses.evaluate(
             self.terms, student, teacher, batch.labels, moment=moment, alignments=self.alignments
@@ -189,6 +203,7 @@ class _Run:
         self._check_loss(values, epoch, number)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        parallel.sum_gradients(list(self.network.parameters()))
         self.optimizer.step()
         return values
 
@@ -284,7 +299,7 @@ class _Run:
         return tested
 
     def _save(self, state: State) -> None:
-        if self.folder is not None:
+        if self.folder is not None and parallel.rank() == 0:
             resume.save(self.folder, state, self.network, self.identity)
 
     def _result(self, state: State) -> FitResult:

@@ -15,11 +15,9 @@ run. gloo carries CPU tensors, NCCL those on GPUs. Without torchrun there is no 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -33,6 +31,7 @@ from deploy.errors import TrainingError
 #: How long a process waits for the others before it gives up.
 PATIENCE: Final = timedelta(minutes=30)
 _T = TypeVar("_T")
+_leaving = ExitStack()
 
 
 def launched() -> bool:
@@ -48,6 +47,11 @@ def active() -> bool:
 def rank() -> int:
     """This process's number, 0 where there is no group."""
     return dist.get_rank() if active() else 0
+
+
+def local_rank() -> int:
+    """This process's number on its machine, 0 where there is no group."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if active() else 0
 
 
 def world() -> int:
@@ -71,6 +75,7 @@ def group() -> Iterator[None]:
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 yield
     finally:
+        _leaving.close()
         dist.destroy_process_group()
 
 
@@ -210,27 +215,16 @@ def check_equal(value: str, what: str) -> None:
         )
 
 
-@contextmanager
-def private_folder(folder: Path) -> Iterator[Path]:
-    """The run folder in process 0; a temporary copy of it, as it is now, in the others."""
+def private_folder(folder: Path) -> Path:
+    """The run folder in process 0; in the others a copy of it, as it is now, that goes when :func:`group` ends."""
     if not active():
-        yield folder
-        return
+        return folder
     files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()} if not rank() else {}
     files = shared(files)
     if rank() == 0:
-        yield folder
-        return
-    copy = Path(tempfile.mkdtemp(prefix="neurokd-"))
-    try:
-        for name, content in files.items():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            (copy / name).write_bytes(content)
-        yield copy
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
-
-
-def complain(text: str) -> None:
-    """An error of a process other than 0, on standard error, with its number."""
-    print(f"process {rank()}: {text}", file=sys.stderr)
+        return folder
+    copy = Path(_leaving.enter_context(tempfile.TemporaryDirectory(prefix="neurokd-", ignore_cleanup_errors=True)))
+    for name, content in files.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content)
+    return copy

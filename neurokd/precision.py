@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import torch
 
-from deploy.errors import ConfigError
 from neurokd.network_layers import SpikingLayer
 
 PRECISIONS: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -32,17 +31,9 @@ def set_precision(layers: Sequence[SpikingLayer], precision: str) -> None:
 def precision_of(network: Any, precision: str) -> Iterator[None]:
     """The network with synapses in ``precision`` inside, in float32 afterwards.
 
-    Raises:
-        ConfigError: bfloat16 for a network that computes in the chip's integers.
+    A network that computes in the chip's integers stays as it is: they are exact in float32 alone.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, SpikingLayer)]
-    if precision != "float32" and not layers:
-        raise ConfigError(
-            "this network cannot train with narrow synapses",
-            where="precision",
-            got=precision,
-            allowed="float32: integers of the chip are exact in float32 alone",
-        )
     set_precision(layers, precision)
     try:
         yield

@@ -69,15 +69,17 @@ class State:
 
 
 def copy_weights(network: Network | torch.nn.Module) -> Tensors:
-    """The network's ``state_dict`` as copies."""
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+    """The network's ``state_dict`` as copies on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> Tensors:
     """The optimizer's tensors under flat names."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}/{name}": value.detach().clone() for number, part in state.items() for name, value in part.items()
+        f"{number}/{name}": value.detach().cpu().clone()
+        for number, part in state.items()
+        for name, value in part.items()
     }
 
 
