@@ -88,6 +88,7 @@ def distill_stage(
     *,
     teacher_encoding: Encoding | None = None,
     folder: str | Path | None = None,
+    answers: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     name: str = "student",
@@ -102,6 +103,7 @@ def distill_stage(
         stage: Epochs, batch, learning rate, loss text, augmentation.
         teacher_encoding: The teacher's; the student's when absent (a torch module sees images).
         folder: For the cache and the state; None keeps both in memory.
+        answers: For the cache alone, where stages of one teacher share it; ``folder`` when absent.
         seed: Seed of everything random.
         progress: Called with :class:`ProgressEvent`.
         name: The stage's name.
@@ -120,7 +122,8 @@ def distill_stage(
         seen = teacher_encoding or encoding_for(master, encoding, data)
         shorter = encoding.steps if isinstance(master, ModuleTeacher) else min(encoding.steps, seen.steps)
         losses.check_windows(terms, shorter, name)
-        sats = teaching(master, data, seen, stage, folder=folder, seed=seed, progress=progress, name=name)
+        kept = folder if answers is None else answers
+        sats = teaching(master, data, seen, stage, folder=kept, seed=seed, progress=progress, name=name)
     return fit(
         student,
         data,

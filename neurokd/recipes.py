@@ -48,3 +48,46 @@ RECIPES: dict[str, Table] = {
         "training": _stages({}, {}, {}, epochs=10, batch=128, lr=3e-3, shift=2, flip=True, views=5),
     },
 }
+
+# The grid's networks -----------------------------------------------------------------------------------------------
+
+# Eight output neurons a class: 784-256 reaches 90.0 % of Fashion-MNIST's validation images at T = 4, with one a class
+# 87.9, and 89.1 at T = 8. Teachers are convolutional: they see what a dense student cannot, and with mirrored images
+# they do not learn the training images by heart (94.6 % of them right, 92.2 % of the validation images).
+_GRID_28: Table = {
+    "encoding": {"kind": "direct", "bits": 5, "steps": 4},
+    "networks": {
+        "teacher": "28x28x1-32c5s2p2-64c3s2p1-128c3s2p1-176-80",
+        "assistant": "784-256-80",
+        "student": "784-128-80",
+        "beta": 0.5,
+        "population": 8,
+    },
+}
+_TEACHER_28: Table = {"epochs": 12, "weight_decay": 1e-2}
+
+#: The networks of ``neurokd reproduce``; every student is at least four times smaller than its teacher.
+GRID: dict[str, Table] = {
+    "digits": RECIPES["digits"],
+    "mnist": {
+        **_GRID_28,
+        "training": _stages(_TEACHER_28, {}, {}, epochs=20, batch=128, lr=3e-3, shift=1, views=10),
+    },
+    "fashion-mnist": {
+        **_GRID_28,
+        "training": _stages(
+            {**_TEACHER_28, "shift": 1, "flip": True, "views": 12}, {}, {}, epochs=30, batch=128, lr=3e-3
+        ),
+    },
+    "cifar10": {
+        "encoding": {"kind": "direct", "bits": 8, "steps": 4},
+        "networks": {
+            "teacher": "32x32x3-48c3s2p1-96c3s2p1-192c3s2p1-80",
+            "assistant": "32x32x3-24c3s2p1-48c3s2p1-96c3s2p1-80",
+            "student": "32x32x3-16c3s2p1-32c3s2p1-64c3s2p1-80",
+            "beta": 0.5,
+            "population": 8,
+        },
+        "training": _stages({}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=16),
+    },
+}

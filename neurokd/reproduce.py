@@ -30,6 +30,7 @@ from neurokd.feed import Feed, run_layers
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
+from neurokd.recipes import GRID
 
 SETS: Final = ("mnist", "fashion-mnist", "cifar10")
 RESULTS: Final = Path("benchmarks/results/reproduce")
@@ -61,6 +62,8 @@ def _poster(*figures: float) -> dict[str, float]:
     return dict(zip(SETS, figures, strict=True))
 
 
+#: Best of nine sums on Fashion-MNIST's validation images (784-128-80, one seed): 90.1 %, the plain student 89.2.
+WITH_LABELS: Final = "ce+rate-kl+sliding-l2"
 ROWS: Final = (
     Row("teacher", (1, 2, 3), "teacher", "ce", "", _poster(98.35, 89.72, 45.43)),
     Row("ta", (1,), "assistant", "ce", "", _poster(98.17, 89.4, 45.98)),
@@ -73,9 +76,9 @@ ROWS: Final = (
     Row("proposed", (2, 3), "student", "sat-combined", "teacher", _poster(97.46, 88.30, 41.28)),
     Row("t-ta", (3,), "assistant", "sat-combined", "teacher", _poster(98.36, 89.82, 45.33)),
     Row("t-ta-s", (3,), "student", "sat-combined", "t-ta", _poster(97.56, 88.74, 42.38)),
-    Row("labels-t-s", (), "student", "sat-ce", "teacher"),
-    Row("labels-t-ta", (), "assistant", "sat-ce", "teacher"),
-    Row("labels-t-ta-s", (), "student", "sat-ce", "labels-t-ta"),
+    Row("labels-t-s", (), "student", WITH_LABELS, "teacher"),
+    Row("labels-t-ta", (), "assistant", WITH_LABELS, "teacher"),
+    Row("labels-t-ta-s", (), "student", WITH_LABELS, "labels-t-ta"),
 )
 PLAIN: Final = "student"  # what every distilled student is compared with
 
@@ -104,6 +107,17 @@ def sets_of(data: str) -> tuple[str, ...]:
     if data not in (*SETS, "digits", "all"):
         raise ConfigError("no such data set", where="--data", got=data, allowed=", ".join((*SETS, "digits", "all")))
     return SETS if data == "all" else (data,)
+
+
+def default_config(data: str) -> Config:
+    """The grid's networks and stages for one data set (:data:`neurokd.recipes.GRID`).
+
+    Raises:
+        ConfigError: no such data set.
+    """
+    if data not in GRID:
+        raise ConfigError("no such data set", where="data", got=data, allowed=", ".join(GRID))
+    return Config.from_dict({"data": data, "out": f"runs/{data}", **GRID[data]})
 
 
 def cell_path(folder: Path, data: str, row: str, seed: int) -> Path:
@@ -220,7 +234,10 @@ class Grid:
         common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
         if row.master:
             master = checkpoint.load(self._checkpoint(row.master))
-            result = distill_stage(network, master, self.data, self.encoding, stage, folder=folder, **common)
+            answers = self.work / f"answers of {row.master}"  # the same for every pupil of this master
+            result = distill_stage(
+                network, master, self.data, self.encoding, stage, folder=folder, answers=answers, **common
+            )
         else:
             terms = losses.parse_loss(stage.loss)
             result = fit(network, self.data, self.encoding, stage, loss_terms=terms, checkpoint_dir=folder, **common)
