@@ -488,3 +488,21 @@ def test_an_error_names_what_is_allowed() -> None:
     with pytest.raises(ConfigError) as caught:
         L.LossTerm("sat-ce")
     assert "parse_loss" in caught.value.next_step
+
+
+# Speed does not change results
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("delta", [1, 2, 3, 6])
+def test_windows_are_the_strided_norm_bit_for_bit_on_spikes(order: int, delta: int) -> None:
+    teacher, results = _spikes(1).float(), []
+    for strided in (True, False):
+        student = _spikes(0).float().requires_grad_()
+        if strided:
+            norms = torch.linalg.vector_norm((teacher - student).unfold(0, delta, 1), ord=order, dim=-1)
+            loss = norms.mean() / float(delta ** (1 / order))
+        else:
+            loss = L.sliding(student, teacher, order=order, delta=delta)
+        results.append((loss.detach(), *torch.autograd.grad(loss, student)))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
