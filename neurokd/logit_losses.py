@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deploy.errors import TrainingError
-from neurokd.loss_checks import between, check_targets, positive, targets_for, wide
+from neurokd.loss_checks import between, check_sat, check_targets, positive, targets_for, wide
 
 
 def logit_ce(student: Tensor, labels: Tensor) -> Tensor:
@@ -90,6 +90,46 @@ def logit_mix(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, rev
     share = between("reverse", reverse, 0.0, 1.0)
     z_s, z_r = wide(student) / positive("temperature", temperature), wide(teacher) / temperature
     return temperature**2 * ((1 - share) * divergence(z_s, z_r) + share * divergence(z_r, z_s))
+
+
+def step_ce(steps: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy on the logits of every step: ``mean over t, b of -log softmax(z_S[t, b])[label]``.
+
+    Sources: TSER (arXiv 2503.03144) and arXiv 2501.15925; before them TET (arXiv 2202.11946).
+
+    Args:
+        steps: z_S [T, B, C], the output layer's currents.
+        labels: class numbers [B], int64; or shares of the classes [B, C].
+
+    Raises:
+        TrainingError: currents or labels that do not fit.
+    """
+    check_sat(steps, "currents of the student")
+    check_targets(labels, *steps.shape[1:])
+    logits = wide(steps)
+    repeats = (len(steps), *[1] * (labels.dim() - 1))
+    return functional.cross_entropy(logits.flatten(0, 1), targets_for(logits, labels).repeat(repeats))
+
+
+def step_kl(steps: Tensor, teacher: Tensor, *, temperature: float = 2.0) -> Tensor:
+    """The teacher's logits for every step: ``tau**2 * mean over t, b of KL(softmax(z_R[b] / tau) || p_S[t, b])``.
+
+    ``p_S[t, b] = softmax(z_S[t, b] / tau)``; z_R is the teacher's answer over all its steps, or an ANN's, so T may
+    differ. Sources: HSD (arXiv 2409.12507), TSER (arXiv 2503.03144), arXiv 2501.15925.
+
+    Args:
+        steps: z_S [T, B, C], the output layer's currents.
+        teacher: z_R [B, C].
+        temperature: tau > 0.
+
+    Raises:
+        TrainingError: currents and logits that do not fit each other.
+        ConfigError: a temperature that is not positive.
+    """
+    check_sat(steps, "currents of the student")
+    check_logit_pair(steps[0], teacher)
+    positive("temperature", temperature)
+    return temperature**2 * divergence(wide(steps) / temperature, wide(teacher)[None] / temperature)
 
 
 def divergence(student: Tensor, teacher: Tensor) -> Tensor:

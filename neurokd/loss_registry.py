@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from neurokd.feature_losses import attention, feature
-from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse
+from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse, step_ce, step_kl
 from neurokd.loss_checks import between, layer_name, not_negative, one_of, positive, whole
 from neurokd.rate_losses import activity, cross_entropy, rate_kl, temporal_ce, temporal_kl
 from neurokd.sat_losses import full_kl, full_l1, full_l2, sliding_l1, sliding_l2
@@ -81,6 +81,8 @@ LOSSES: dict[str, Loss] = {
     "logit-kl": Loss(logit_kl, _LOGITS, _TEMPERATURE),
     "logit-mse": Loss(logit_mse, _LOGITS, {}),
     "logit-mix": Loss(logit_mix, _LOGITS, {**_TEMPERATURE, "reverse": partial(between, "reverse", low=0.0, high=1.0)}),
+    "step-ce": Loss(step_ce, ("currents", "labels"), {}),
+    "step-kl": Loss(step_kl, ("currents", "teacher.logits"), _TEMPERATURE),
     "membrane": Loss(membrane, ("membranes", "teacher.membranes"), {}),
     "feature": Loss(feature, ("layer", "teacher.layer"), _LAYERS, align="learned"),
     "attention": Loss(attention, ("layer", "teacher.layer"), _LAYERS),
@@ -95,6 +97,7 @@ PRESETS: dict[str, str] = {
     "sat-ce": "ce+full-l1+full-l2+full-kl+sliding-l1+sliding-l2",
     "temporal": "temporal-ce+temporal-kl",
     "response": "ce+logit-kl",
+    "stepwise": "step-ce+step-kl",
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from deploy.errors import ConfigError, TrainingError
 from neurokd.feature_losses import Alignments, attention, feature, layer_of, rates, same_size
-from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse
+from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse, step_ce, step_kl
 from neurokd.loss_registry import LOSSES, PLACES, PRESETS, names
 from neurokd.loss_schedule import Moment, Schedule, weight_at
 from neurokd.loss_terms import LossTerm, format_loss, parse_loss
@@ -80,6 +80,8 @@ __all__ = [
     "sliding",
     "sliding_l1",
     "sliding_l2",
+    "step_ce",
+    "step_kl",
     "temporal",
     "temporal_ce",
     "temporal_kl",

@@ -102,7 +102,9 @@ def test_the_cache_holds_the_teachers_logits_where_a_loss_needs_them(
     torch.testing.assert_close(told.logits, expected.logits)
 
 
-@pytest.mark.parametrize("loss", ["logit-kl,temperature=4", "logit-mse", "logit-ce+activity:0.1", "full-l2+logit-mix"])
+@pytest.mark.parametrize(
+    "loss", ["logit-kl,temperature=4", "logit-mse", "stepwise", "step-kl", "logit-ce+activity:0.1", "full-l2+logit-mix"]
+)
 def test_losses_on_logits_train(digits: Dataset, teacher: SpikingNetwork, loss: str) -> None:
     student = network("64-32-10")
     untrained = evaluate(student, digits.test, ENCODING)

@@ -53,6 +53,21 @@ def test_known_values() -> None:
     assert L.logit_ce(STUDENT, torch.tensor([2])).item() == pytest.approx(-math.log(_softmax(1, -1, 0)[2]), rel=1e-12)
 
 
+def test_known_values_of_steps() -> None:
+    steps = torch.cat([STUDENT, 2 * STUDENT])[:, None, :]
+    each = [L.logit_ce(z, torch.tensor([1])).item() for z in steps]
+    assert L.step_ce(steps, torch.tensor([1])).item() == pytest.approx(sum(each) / 2, rel=1e-12)
+    each = [L.logit_kl(z, TEACHER, temperature=3.0).item() for z in steps]
+    assert L.step_kl(steps, TEACHER, temperature=3.0).item() == pytest.approx(sum(each) / 2, rel=1e-12)
+    several = torch.stack([_logits(0), _logits(1), _logits(2)])
+    each = [L.logit_kl(z, _logits(3)).item() for z in several]
+    assert L.step_kl(several, _logits(3)).item() == pytest.approx(sum(each) / 3, rel=1e-12)
+    shares = torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    each = [L.logit_ce(z, shares).item() for z in several]
+    assert L.step_ce(several, shares).item() == pytest.approx(sum(each) / 3, rel=1e-12)
+    assert L.step_kl(several[:1], several[0]).item() == pytest.approx(0.0, abs=1e-15)
+
+
 def test_kl_is_torchs_own() -> None:
     s, r = _logits(0), _logits(1)
     own = functional.kl_div((s / 3).log_softmax(1), (r / 3).softmax(1), reduction="batchmean") * 9
@@ -90,8 +105,11 @@ def test_gradcheck(name: str) -> None:
 
 
 def test_gradcheck_on_labels() -> None:
-    s = _logits(2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: L.logit_ce(z, torch.tensor([0, 2, 1, 1])), (s,))
+    s, labels = _logits(2).requires_grad_(), torch.tensor([0, 2, 1, 1])
+    assert torch.autograd.gradcheck(lambda z: L.logit_ce(z, labels), (s,))
+    steps = torch.stack([_logits(2), _logits(5)]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: L.step_ce(z, labels), (steps,))
+    assert torch.autograd.gradcheck(lambda z, r: L.step_kl(z, r), (steps, _logits(3).requires_grad_()))
 
 
 def test_narrow_logits_are_widened() -> None:
@@ -114,6 +132,12 @@ Z = torch.zeros(2, 3)
         (lambda: L.logit_ce(Z, torch.tensor([0, 3])), "not one of the network's classes"),
         (lambda: L.logit_ce(Z, torch.full((2, 3), 0.5)), "labels do not fit"),
         (lambda: L.logit_ce(Z, torch.tensor([[1.5, -0.5, 0], [1, 0, 0]])), "labels do not fit"),
+        (lambda: L.step_ce(Z, torch.tensor([0, 1])), "has the shape"),
+        (lambda: L.step_ce(torch.zeros(4, 2, 3), torch.tensor([0, 1, 2])), "labels do not fit"),
+        (lambda: L.step_kl(Z, Z), "has the shape"),
+        (lambda: L.step_kl(torch.zeros(4, 2, 3), torch.zeros(2, 4)), "different numbers of classes"),
+        (lambda: L.step_kl(torch.zeros(4, 2, 3), torch.zeros(3, 3)), "not of the same samples"),
+        (lambda: L.evaluate(L.parse_loss("step-kl"), Outputs(currents=torch.zeros(4, 2, 3))), "needs more than"),
         (lambda: L.evaluate(L.parse_loss("logit-kl"), torch.zeros(4, 2, 3), torch.zeros(4, 2, 3)), "needs more than"),
         (lambda: L.evaluate(L.parse_loss("logit-kl"), Outputs(logits=Z)), "needs more than"),
     ],
@@ -127,6 +151,7 @@ def test_data_that_does_not_fit(call: Callable[[], object], message: str) -> Non
     ("call", "message"),
     [
         (lambda: L.logit_kl(Z, Z, temperature=0.0), "temperature is not a positive number"),
+        (lambda: L.step_kl(torch.zeros(4, 2, 3), Z, temperature=0.0), "temperature is not a positive number"),
         (lambda: L.logit_mix(Z, Z, temperature=-1.0), "temperature is not a positive number"),
         (lambda: L.logit_mix(Z, Z, reverse=1.5), "reverse is out of range"),
         (lambda: L.parse_loss("logit-kl,temperature=-4"), "temperature is not a positive number"),
