@@ -80,6 +80,8 @@ class NetworksConfig:
         norm: Whether a batch norm follows each synapse in training; it folds away at export.
         surrogate: Name of the surrogate gradient.
         population: Output neurons a class, a power of two: ten classes need specs that end in ``10 * population``.
+        learn_beta: Whether each layer's beta is trained (on the chip's grid of 1/4096).
+        learn_threshold: Whether each layer's threshold is trained.
     """
 
     teacher: str
@@ -92,6 +94,8 @@ class NetworksConfig:
     norm: bool = True
     surrogate: str = "triangular"
     population: int = 1
+    learn_beta: bool = False
+    learn_threshold: bool = False
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -117,7 +121,9 @@ class NetworksConfig:
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments for ``neurokd.build`` that all three networks share."""
-        shared = ("neuron", "beta", "alpha", "threshold", "norm", "surrogate", "population")
+        shared = (
+            "neuron", "beta", "alpha", "threshold", "norm", "surrogate", "population", "learn_beta", "learn_threshold",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in shared}
 
 

@@ -88,6 +88,14 @@ GRID: dict[str, Table] = {
             "beta": 0.5,
             "population": 8,
         },
-        "training": _stages({}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=16),
+        "training": _stages({}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=8),
     },
+}
+
+#: The grid's second student of each set: convolutional where the first is dense, and the reverse.
+OTHER_STUDENTS: dict[str, str] = {
+    "digits": "8x8x1-8c3s2-10",
+    "mnist": "28x28x1-8c5s2p2-16c3s2p1-80",
+    "fashion-mnist": "28x28x1-8c5s2p2-16c3s2p1-80",
+    "cifar10": "3072-32-80",
 }

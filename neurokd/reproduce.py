@@ -30,7 +30,8 @@ from neurokd.feed import Feed, run_layers
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
-from neurokd.recipes import GRID
+from neurokd.recipes import GRID, OTHER_STUDENTS
+from neurokd.spec import NetworkSpec
 
 SETS: Final = ("mnist", "fashion-mnist", "cifar10")
 RESULTS: Final = Path("benchmarks/results/reproduce")
@@ -48,6 +49,8 @@ class Row:
         loss: Loss text.
         master: The row whose network is the teacher; empty where labels alone teach.
         poster: The poster's accuracy in percent, by data set.
+        other: A student of the other kind (:data:`neurokd.recipes.OTHER_STUDENTS`): convolutional where the grid's is
+            dense, and the reverse.
     """
 
     name: str
@@ -56,12 +59,21 @@ class Row:
     loss: str
     master: str = ""
     poster: dict[str, float] = field(default_factory=dict)
+    other: bool = False
+
+    @property
+    def plain(self) -> str:
+        """The row this one is compared with: the same student trained on labels alone; empty for other networks."""
+        own = PLAIN_OTHER if self.other else PLAIN
+        return own if self.role == "student" and self.name != own else ""
 
 
 def _poster(*figures: float) -> dict[str, float]:
     return dict(zip(SETS, figures, strict=True))
 
 
+PLAIN: Final = "student"  # what every distilled student is compared with
+PLAIN_OTHER: Final = "other"
 #: Best of nine sums on Fashion-MNIST's validation images (784-128-80, one seed): 90.1 %, the plain student 89.2.
 WITH_LABELS: Final = "ce+rate-kl+sliding-l2"
 ROWS: Final = (
@@ -79,8 +91,9 @@ ROWS: Final = (
     Row("labels-t-s", (), "student", WITH_LABELS, "teacher"),
     Row("labels-t-ta", (), "assistant", WITH_LABELS, "teacher"),
     Row("labels-t-ta-s", (), "student", WITH_LABELS, "labels-t-ta"),
+    Row("other", (), "student", "ce", other=True),
+    Row("other-labels-t-s", (), "student", WITH_LABELS, "teacher", other=True),
 )
-PLAIN: Final = "student"  # what every distilled student is compared with
 
 
 def rows_of(table: str) -> tuple[Row, ...]:
@@ -215,6 +228,9 @@ class Grid:
     def _checkpoint(self, name: str) -> Path:
         return self.work / f"{name}.safetensors"
 
+    def _spec(self, row: Row) -> NetworkSpec:
+        return NetworkSpec.parse(OTHER_STUDENTS[self.config.data]) if row.other else self.config.networks.spec(row.role)
+
     def _stage(self, row: Row) -> StageConfig:
         stage: StageConfig = getattr(self.config.training, row.role)
         return StageConfig(**{**asdict(stage), "loss": row.loss})
@@ -223,13 +239,13 @@ class Grid:
         """What a cell's figures depend on, but for its master's own setup."""
         return {
             "data": self.config.data, "row": row.name, "seed": self.config.seed, "loss": row.loss,
-            "master": row.master, "spec": getattr(self.config.networks, row.role),
+            "master": row.master, "spec": str(self._spec(row)),
             "networks": self.config.networks.options(), "encoding": asdict(self.config.encoding),
             "stage": asdict(self._stage(row)),
         }  # fmt: skip
 
     def _train(self, row: Row) -> tuple[SpikingNetwork, FitResult]:
-        network = build(self.config.networks.spec(row.role), **self.config.network_options())
+        network = build(self._spec(row), **self.config.network_options())
         folder, stage, name = self.work / row.name, self._stage(row), f"{self.config.data} {row.name}"
         common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
         if row.master:
@@ -246,7 +262,7 @@ class Grid:
 
     def _facts(self, row: Row, network: SpikingNetwork, result: FitResult) -> Facts:
         right, spikes = judged(network, Feed(self.data.test, self.encoding))
-        plain = cell_path(self.cells, self.config.data, PLAIN, self.config.seed)
+        plain = cell_path(self.cells, self.config.data, row.plain or PLAIN, self.config.seed)
         return {
             **self._setup(row),
             "table": list(row.tables),

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from deploy.files import atomic_path
-from neurokd.reproduce import PLAIN, ROWS, Facts, Row, missing, read_cells, right_of
+from neurokd.reproduce import PLAIN, PLAIN_OTHER, ROWS, Facts, Row, missing, read_cells, right_of
 
 IMAGES: Final = {"mnist": 10_000, "fashion-mnist": 10_000, "cifar10": 10_000, "digits": 450}
 TITLES: Final = {
@@ -21,11 +21,13 @@ NAMES: Final = {
     "teacher": "teacher", "ta": "TA, plain", "student": "student, plain", "full-l1": "full L1", "full-l2": "full L2",
     "full-kl": "full KL", "sliding-l1": "sliding L1", "sliding-l2": "sliding L2", "proposed": "proposed, T → S",
     "t-ta": "T → TA", "t-ta-s": "T → TA → S", "labels-t-s": "with labels, T → S", "labels-t-ta": "with labels, T → TA",
-    "labels-t-ta-s": "with labels, T → TA → S",
+    "labels-t-ta-s": "with labels, T → TA → S", "other": "other student, plain",
+    "other-labels-t-s": "other student with labels, T → S",
 }  # fmt: skip
 TABLES: Final = {
     1: "Table I: trained separately", 2: "Table II: distilled from the teacher, no labels",
-    3: "Table III: through the TA, no labels", 0: "Ours: the poster's sum and cross-entropy with the labels",
+    3: "Table III: through the TA, no labels",
+    0: "Ours: labels beside the teacher's SAT, and a student of another kind",
 }  # fmt: skip
 
 
@@ -54,7 +56,7 @@ def line(row: Row, cells: dict[int, Facts], plain: dict[int, Facts], images: int
     """The figures of a row that has cells."""
     seeds = sorted(cells)
     got = np.array([cells[seed]["accuracy"] for seed in seeds])
-    shared = [seed for seed in seeds if seed in plain] if row.role == "student" and row.name != PLAIN else []
+    shared = [seed for seed in seeds if seed in plain] if row.plain else []
     differences = np.array([cells[s]["accuracy"] - plain[s]["accuracy"] for s in shared])
     varied = len(differences) > 1 and float(differences.std()) > 0
     return Line(
@@ -97,7 +99,7 @@ def page(cells: Path, sets: Sequence[str], seeds: int, picture: str = "") -> str
 
 def _set(cells: Path, data: str, seeds: int) -> list[str]:
     found = _lines(cells, data)
-    parts = [f"## {TITLES[data]}"]
+    parts = [f"## {TITLES[data]}", *_networks(cells, data)]
     for table, title in TABLES.items():
         rows = [one for one in found if table in (one.row.tables or (0,))]
         if rows:
@@ -111,10 +113,31 @@ def _set(cells: Path, data: str, seeds: int) -> list[str]:
     return parts
 
 
+def _networks(cells: Path, data: str) -> list[str]:
+    """What was trained, in a sentence for each network; taken from the cells."""
+    own = [
+        (row, read_cells(cells, data, row.name)) for row in ROWS if row.name in ("teacher", "ta", "student", "other")
+    ]
+    kept = [(row, next(iter(found.values()))) for row, found in own if found]
+    if not kept:
+        return []
+    said = [f"{NAMES[row.name].split(',')[0]} `{facts['spec']}`, {_stage(facts['stage'])}" for row, facts in kept]
+    how, shared = kept[0][1]["encoding"], kept[0][1]["networks"]
+    return [
+        f"{'; '.join(said)}. {how['kind'].capitalize()} encoding of {how['bits']} bits, T = {how['steps']}, "
+        f"{shared.get('population', 1)} output neurons a class, {shared['neuron'].upper()} with beta {shared['beta']}, "
+        f"surrogate {shared['surrogate']}."
+    ]
+
+
+def _stage(stage: Facts) -> str:
+    seen = [f"shifted by up to {stage['shift']}"] * bool(stage["shift"]) + ["mirrored"] * bool(stage["flip"])
+    return f"{stage['epochs']} epochs" + (f" on images {' and '.join(seen)}" if seen else "")
+
+
 def _lines(cells: Path, data: str) -> list[Line]:
-    plain = read_cells(cells, data, PLAIN)
     found = [(row, read_cells(cells, data, row.name)) for row in ROWS]
-    return [line(row, own, plain, IMAGES[data]) for row, own in found if own]
+    return [line(row, own, read_cells(cells, data, row.plain or PLAIN), IMAGES[data]) for row, own in found if own]
 
 
 def _table(rows: Sequence[Line], data: str) -> str:

@@ -193,6 +193,8 @@ def test_options_are_the_networks_own() -> None:
         "alpha": 0.75,
         "threshold": 1.0,
         "norm": True,
+        "learn_beta": False,
+        "learn_threshold": False,
         "population": 1,
         "surrogate": "triangular",
     }

@@ -101,3 +101,10 @@ def test_export_and_chip_know_the_population(tmp_path: Path) -> None:
     assert np.array_equal(trace.predictions(), predict(sat).numpy())
     back = neurokd.from_nir(tmp_path / "student.nir")
     assert back.classes == 5
+
+
+def test_what_a_config_lets_learn_is_learned() -> None:
+    config = Config.default("digits").override({"networks.learn_beta": True, "networks.learn_threshold": True})
+    learned = {name.rsplit(".", 1)[-1] for name, _ in build("12-16-20", **config.network_options()).named_parameters()}
+    fixed = {name.rsplit(".", 1)[-1] for name, _ in network().named_parameters()}
+    assert len(learned - fixed) == 2
