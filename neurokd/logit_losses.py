@@ -17,7 +17,7 @@ from neurokd.loss_checks import between, check_sat, check_targets, positive, tar
 def logit_ce(student: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy on logits: ``mean over b of -log softmax(z_S[b])[label]``.
 
-    Source: Zheng et al. 2020 (arXiv 2011.05280) train on the mean current of output neurons so.
+    Source: the standard direct training that TET starts from (arXiv 2202.11946), on the mean input of the output layer.
 
     Args:
         student: z_S [B, C].
