@@ -115,9 +115,8 @@ def _set(cells: Path, data: str, seeds: int) -> list[str]:
 
 def _networks(cells: Path, data: str) -> list[str]:
     """What was trained, in a sentence for each network; taken from the cells."""
-    own = [
-        (row, read_cells(cells, data, row.name)) for row in ROWS if row.name in ("teacher", "ta", "student", "other")
-    ]
+    named = ("teacher", "ta", PLAIN, PLAIN_OTHER)
+    own = [(row, read_cells(cells, data, row.name)) for row in ROWS if row.name in named]
     kept = [(row, next(iter(found.values()))) for row, found in own if found]
     if not kept:
         return []
