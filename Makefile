@@ -21,7 +21,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test test-long test-310 lint parity validate scoreboard bench finetune reproduce clean
+.PHONY: setup demo test test-long test-310 lint parity validate scoreboard bench bench-training finetune reproduce clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -91,6 +91,12 @@ bench: setup
 	$(BIN)/python -m benchmarks.lava_worker
 	$(BIN)/python -m benchmarks.netx
 	$(BIN)/python -m benchmarks.loihi_page
+
+# Speed and memory of training beside snntorch's loop and SpikingJelly (NEUROKD_SPIKINGJELLY_PYTHON names a Python that
+# has it), then docs/training.md's tables: make bench-training ARGS="--only dense"
+bench-training: setup
+	$(BIN)/python -m benchmarks.training $(ARGS)
+	$(BIN)/python -m benchmarks.training_page
 
 # The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
 reproduce: setup
