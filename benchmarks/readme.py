@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rows
+from benchmarks import distillation, rows
 from deploy.files import atomic_path
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -67,7 +67,11 @@ def _with_unit(row: dict[str, Any]) -> str:
     return f"{number} {row['unit']}".strip()
 
 
-TABLES: dict[str, Callable[[Topics], str]] = {"chain": chain, "speed": measured_against_goals("simulator")}
+TABLES: dict[str, Callable[[Topics], str]] = {
+    "chain": chain,
+    "distillation": lambda topics: distillation.table(topics.get("distillation", [])),
+    "speed": measured_against_goals("simulator"),
+}
 
 
 def filled(text: str, topics: Topics) -> str:

@@ -1,0 +1,112 @@
+"""The grid's cells as figures with goals: ``python -m benchmarks.distillation`` writes ``results/distillation.json``.
+
+The cells are made by ``neurokd reproduce`` (``make reproduce``); nothing is trained here. A mean is over the seeds that
+are there, and the row says how many.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import rows
+from benchmarks.rows import Row
+from neurokd.reproduce import PLAIN, RESULTS, ROWS, SETS, read_cells, right_of
+from neurokd.reproduce_page import IMAGES, TITLES, Line, line, mcnemar
+
+SINGLE: Final = ("full-l1", "full-l2", "full-kl", "sliding-l1", "sliding-l2")
+#: Percent, by data set: teacher, plain student, proposed without labels, gain of the best distilled student in points.
+GOALS: Final = {
+    "mnist": (98.8, 98.0, 98.0, "> 0"),
+    "fashion-mnist": (90.5, 88.6, 88.6, "> 0"),
+    "cifar10": (60.0, 50.0, 48.0, ">= 1"),
+}
+SEEDS: Final = {"mnist": 5, "fashion-mnist": 5, "cifar10": 3}
+BEST: Final = ("labels-t-s", "labels-t-ta-s", "proposed", "t-ta-s", *SINGLE)
+
+
+def lines_of(cells: Path, data: str) -> dict[str, Line]:
+    """The rows of one set that have cells."""
+    found = {row.name: (row, read_cells(cells, data, row.name)) for row in ROWS}
+    kept = [(row, own) for row, own in found.values() if own]
+    return {row.name: line(row, own, found[row.plain or PLAIN][1], IMAGES[data]) for row, own in kept}
+
+
+def figures(cells: Path, data: str) -> list[Row]:
+    """One set's accuracies, gains and chances, with the goals they were meant to reach."""
+    lines = lines_of(cells, data)
+    teacher, plain, proposed, gain = GOALS[data]
+    goals = {"teacher": teacher, "student": plain, "proposed": proposed}
+    goals |= {row.name: row.poster[data] for row in ROWS if row.name in SINGLE}
+    made = [
+        _row(data, f"accuracy, {name}", one.mean, "%", f">= {goals[name]:g}" if name in goals else "", one)
+        for name, one in lines.items()
+    ]
+    best = max((lines[name] for name in BEST if name in lines), key=lambda one: one.mean, default=None)
+    if best is not None and best.difference is not None:
+        made.append(_row(data, "best distilled student minus plain", best.difference, "points", gain, best))
+        made.append(_row(data, "best distilled student", best.row.name, "", "", best))
+        for metric, p in (("p over seeds", best.p_seeds), ("p over images (McNemar)", best.p_images)):
+            made.append(_row(data, f"best distilled student, {metric}", p, "", "< 0.05", best))
+    return [*made, *_through_the_assistant(cells, data, lines)]
+
+
+def _through_the_assistant(cells: Path, data: str, lines: dict[str, Line]) -> list[Row]:
+    """T -> TA -> S against T -> S, without and with labels."""
+    made = []
+    for far, near in (("t-ta-s", "proposed"), ("labels-t-ta-s", "labels-t-s")):
+        if far not in lines or near not in lines:
+            continue
+        through, straight = read_cells(cells, data, far), read_cells(cells, data, near)
+        shared = sorted(through.keys() & straight.keys())
+        gain = sum(through[s]["accuracy"] - straight[s]["accuracy"] for s in shared) / max(1, len(shared))
+        pairs = [(right_of(through[s], IMAGES[data]), right_of(straight[s], IMAGES[data])) for s in shared]
+        goal = ">= 0" if far == "t-ta-s" else ""
+        made.append(_row(data, f"{far} minus {near}", gain, "points", goal, lines[far]))
+        made.append(_row(data, f"{far} minus {near}, p over images (McNemar)", mcnemar(pairs), "", "", lines[far]))
+    return made
+
+
+def _row(data: str, metric: str, value: Any, unit: str, goal: str, one: Line) -> Row:
+    return Row(
+        TITLES[data], metric, value, unit, goal, f"neurokd reproduce --data {data} --seeds {SEEDS[data]}",
+        versions={**rows.versions("torch", "numpy"), "seeds": one.seeds},
+    )  # fmt: skip
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """One column a data set, one line a figure, with its goal; for the README."""
+    sets = list(dict.fromkeys(row["case"] for row in found))
+    by_metric: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in found:
+        by_metric.setdefault(row["metric"], {})[row["case"]] = row
+    seeds = {case: max(row["versions"]["seeds"] for row in found if row["case"] == case) for case in sets}
+    lines = [f"| | {' | '.join(f'{case}, {seeds[case]} seeds' for case in sets)} |", f"|---|{'---:|' * len(sets)}"]
+    lines += [
+        f"| {metric} | {' | '.join(_cell(cells.get(case)) for case in sets)} |" for metric, cells in by_metric.items()
+    ]
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return ""
+    value = row["value"]
+    text = value if isinstance(value, str) else f"{value:.2g}" if "p over" in row["metric"] else f"{value:.2f}"
+    goal = row["goal"].replace(">=", "≥").replace("<=", "≤")
+    return f"{text} ({goal})" if goal else text
+
+
+def main() -> int:
+    """Write the figures of every set that has cells."""
+    made = [row for data in SETS for row in figures(RESULTS, data)]
+    if not made:
+        print("no cells yet: run neurokd reproduce first")
+        return 1
+    print(rows.write("distillation", made))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

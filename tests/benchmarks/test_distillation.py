@@ -1,0 +1,71 @@
+"""The grid's cells as figures: means, gains, chances and goals from known cells."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks import distillation  # noqa: E402
+from deploy.files import write_json  # noqa: E402
+
+IMAGES = 10_000
+
+
+def cell(folder: Path, row: str, seed: int, wrong: int, first: int = 0) -> None:
+    """A network that is wrong on ``wrong`` images from ``first`` on."""
+    right = np.ones(IMAGES, bool)
+    right[first : first + wrong] = False
+    facts: dict[str, Any] = {
+        "row": row, "seed": seed, "accuracy": 100 * float(right.mean()), "parameters": 7, "spikes_per_sample": 3.0,
+        "right": base64.b85encode(np.packbits(right).tobytes()).decode(),
+    }  # fmt: skip
+    write_json(folder / f"mnist-{row}-s{seed}.json", facts)
+
+
+def test_figures_of_known_cells(tmp_path: Path) -> None:
+    for seed in range(3):
+        cell(tmp_path, "teacher", seed, 60)
+        cell(tmp_path, "student", seed, 200 + seed)
+        cell(tmp_path, "proposed", seed, 180)
+        cell(tmp_path, "t-ta-s", seed, 190)
+        cell(tmp_path, "labels-t-s", seed, 150)
+    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist")}
+    assert found["accuracy, teacher"].value == pytest.approx(99.4)
+    assert found["accuracy, teacher"].met
+    assert found["best distilled student"].value == "labels-t-s"
+    assert found["best distilled student minus plain"].value == pytest.approx(0.51)
+    assert found["best distilled student, p over seeds"].met
+    assert found["best distilled student, p over images (McNemar)"].met
+    assert found["t-ta-s minus proposed"].value == pytest.approx(-0.1)
+    assert not found["t-ta-s minus proposed"].met
+    assert found["accuracy, proposed"].versions["seeds"] == 3
+
+
+def test_a_student_that_is_worse_falls_short(tmp_path: Path) -> None:
+    for seed in range(3):
+        cell(tmp_path, "student", seed, 150 + seed)
+        cell(tmp_path, "full-l1", seed, 500)
+    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist")}
+    assert found["best distilled student minus plain"].met is False
+    assert found["accuracy, full-l1"].met is False
+
+
+def test_the_table_has_a_column_a_set_and_the_goals(tmp_path: Path) -> None:
+    cell(tmp_path, "teacher", 0, 60)
+    rows = [
+        {"case": r.case, "metric": r.metric, "value": r.value, "goal": r.goal, "versions": dict(r.versions)}
+        for r in distillation.figures(tmp_path, "mnist")
+    ]
+    text = distillation.table(rows)
+    assert "| | MNIST, 1 seeds |" in text
+    assert "| accuracy, teacher | 99.40 (≥ 98.8) |" in text
+
+
+def test_no_cells_no_figures(tmp_path: Path) -> None:
+    assert distillation.figures(tmp_path, "mnist") == []
