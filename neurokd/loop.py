@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from deploy.errors import TrainingError
 from neurokd import checkpoint, losses, parallel, resume
 from neurokd.config import StageConfig, stage_text
 from neurokd.data import Dataset
 from neurokd.device import on_device
 from neurokd.encoding import Encoding
 from neurokd.feed import Batch, Feed, Network, accuracy, data_digest, run_outputs, training_feed
+from neurokd.loop_checks import check_encoding, check_loss, check_teacher, check_weights
 from neurokd.memory import keep_pages
 from neurokd.precision import precision_of
 from neurokd.progress import Progress, ProgressEvent, silent
@@ -118,8 +118,8 @@ class _Run:
         self.validation = Feed(self.data.validation, self.encoding)
         self.optimizer = make_optimizer(self.network, self.stage)
         losses.check_schedules(self.terms, self.stage.epochs, self.name)
-        self._check_encoding()
-        self._check_teacher()
+        check_encoding(self.network, self.encoding, self.name)
+        check_teacher(self.teacher, self.feed, self.network.classes, self.terms, self.name)
         self.alignments = self._make_alignments()
         self.identity = self._identity()
 
@@ -161,7 +161,7 @@ class _Run:
     def _epoch(self, state: State) -> State:
         start, epoch = time.perf_counter(), len(state.history)
         loss, parts = self._train_epoch(epoch)
-        self._check_weights(epoch)
+        check_weights(self.network, f"{self.name}, epoch {epoch + 1}", self._kept(epoch))
         validation = accuracy(self.network, self.validation)
         record = EpochRecord(epoch + 1, loss, parts, validation, time.perf_counter() - start)
         self._tell("epoch", epoch + 1, self.stage.epochs, epoch, loss, validation)
@@ -200,7 +200,7 @@ class _Run:
             self.terms, student, teacher, batch.labels, moment=moment, alignments=self.alignments
         )
         values = {"": float(total.detach()), **{key: float(value) for key, value in parts.items()}}
-        self._check_loss(values, epoch, number)
+        check_loss(values, f"{self.name}, epoch {epoch + 1}, batch {number + 1}", lambda: self._kept(epoch))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         parallel.sum_gradients(list(self.network.parameters()))
@@ -217,72 +217,6 @@ class _Run:
             group = {"params": list(made.parameters()), "weight_decay": self.stage.weight_decay}
             self.optimizer.add_param_group(group)
         return made
-
-    def _check_encoding(self) -> None:
-        """Steps and input bits are exported with the network, so it must be trained with its own."""
-        code, network = self.encoding, self.network
-        bits = code.bits if code.kind == "direct" else 1
-        if (code.steps, bits) != (network.steps, network.input_bits):
-            raise TrainingError(
-                "the encoding is not the one the network was built for",
-                where=self.name,
-                got=f"{code.kind} encoding: {code.steps} steps, {bits}-bit spikes",
-                allowed=f"{network.steps} steps, {network.input_bits}-bit spikes",
-                next_step=f"build the network with steps={code.steps}, input_bits={bits}",
-            )
-
-    def _check_teacher(self) -> None:
-        cache = self.teacher
-        if cache is None:
-            if "teacher" not in losses.needs(self.terms):
-                return
-            raise TrainingError(
-                "the loss needs a teacher and there is none",
-                where=f"{self.name}: loss {losses.format_loss(self.terms)}",
-                got="no teacher SATs",
-                allowed="a loss on labels alone, such as ce",
-                next_step="distil from a teacher, or choose the loss ce",
-            )
-        if cache.samples != len(self.feed) or cache.views < self.stage.views or cache.classes != self.network.classes:
-            raise TrainingError(
-                "the teacher's SATs do not fit this stage",
-                where=self.name,
-                got=f"{cache.samples} images, {cache.views} views, {cache.classes} classes",
-                allowed=f"{len(self.feed)} images, {self.stage.views} views, {self.network.classes} classes",
-                next_step="compute the teacher's SATs for the same data, validation share and views",
-            )
-        if not losses.of_teacher(self.terms) <= cache.holds:
-            raise TrainingError(
-                "the teacher's cache does not hold what the loss needs",
-                where=f"{self.name}: loss {losses.format_loss(self.terms)}",
-                got=", ".join(sorted(cache.holds)),
-                allowed=", ".join(sorted(losses.of_teacher(self.terms))),
-                next_step="compute the cache for a stage with this loss",
-            )
-
-    def _check_loss(self, values: dict[str, float], epoch: int, number: int) -> None:
-        if math.isfinite(values[""]):
-            return
-        terms = [f"{key} = {value}" for key, value in values.items() if key and not math.isfinite(value)]
-        raise TrainingError(
-            "the loss is not a number",
-            where=f"{self.name}, epoch {epoch + 1}, batch {number + 1}",
-            got=", ".join(terms) or f"total = {values['']}",
-            allowed="finite loss terms",
-            next_step=f"lower the learning rate or that term's weight; {self._kept(epoch)}",
-        )
-
-    def _check_weights(self, epoch: int) -> None:
-        """A neuron with a NaN current stays silent, so NaN weights need not show in the loss."""
-        for key, value in self.network.state_dict().items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise TrainingError(
-                    "a weight is not a number",
-                    where=f"{self.name}, epoch {epoch + 1}: {key}",
-                    got="NaN or infinity",
-                    allowed="finite weights",
-                    next_step=f"lower the learning rate; {self._kept(epoch)}",
-                )
 
     def _kept(self, epoch: int) -> str:
         if self.folder is None or epoch == 0:
