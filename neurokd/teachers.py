@@ -9,6 +9,7 @@ features.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from deploy.errors import TrainingError
 from neurokd import checkpoint
 from neurokd.accept import is_snntorch
 from neurokd.data import Dataset
+from neurokd.device import device_of
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, Network, run_outputs
 from neurokd.outputs import Outputs
@@ -129,7 +131,7 @@ class ModuleTeacher(nn.Module):
         hooks = [part.register_forward_hook(_keeper(layers, name)) for name, part in self.module.named_modules()
                  if name and "layers" in want]  # fmt: skip
         try:
-            out = self.module(x)
+            out = self.module(x.to(device_of(self.module)))
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise self._refused(f"{type(error).__name__}: {error}") from error
         finally:
@@ -256,6 +258,7 @@ class LiveTeacher:
         try:
             with torch.no_grad():
                 batch = self.feed.rows(np.asarray(indices, dtype=np.int64), view)
+                batch = replace(batch, inputs=batch.inputs.to(device_of(self.teacher)))
                 return run_outputs(self.teacher, batch, self.feed.encoding, self.want)
         finally:
             self.teacher.train(was_training)

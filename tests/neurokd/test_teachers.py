@@ -314,6 +314,14 @@ def test_a_teacher_is_asked_live_where_the_loss_must(
             teacher_sats(teacher, small, SEVEN, dataclasses.replace(STAGE, loss=loss))
 
 
+@pytest.mark.parametrize("loss", ["sat-ce", "response", "stepwise", "ce+membrane", "ce+feature", "logit-ce+self-pair"])
+def test_classes_of_several_neurons_on_both_sides(small: Dataset, loss: str) -> None:
+    master, pupil = network("64-24-40", population=4, seed=2), network("64-16-20", population=2)
+    result = distill_stage(pupil, master, small, ENCODING, dataclasses.replace(STAGE, loss=loss))
+    assert all(np.isfinite(value) for record in result.history for value in record.parts.values())
+    assert result.history[-1].parts.keys() == {term.key for term in losses.parse_loss(loss)}
+
+
 FEATURE = "ce+feature:0.5,student=dense1,teacher=hidden+logit-kl"
 
 
