@@ -133,6 +133,7 @@ def demo(
     change: Set = None,
     without_lava: Annotated[bool, typer.Option("--without-lava", help="Leave the replay through Lava out.")] = False,
     tensorboard: Annotated[Path | None, typer.Option(help="Also write TensorBoard events into this folder.")] = None,
+    device: Device = "auto",
 ) -> None:
     """The whole chain: teacher, assistant, student, chip integers, NIR, simulator, Lava, proof of equality, report."""
     from neurokd.bars import Bars
@@ -273,6 +274,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("--out", help="One JSON file a cell.")] = Path("benchmarks/results/reproduce"),
     docs: Annotated[Path, typer.Option(help="Where results.md and results.png go.")] = Path("docs"),
     change: Set = None,
+    device: Device = "auto",
 ) -> None:
     """Train the poster's tables with our networks, cell by cell; interrupted, it goes on. Writes docs/results.md."""
     from neurokd import reproduce as grid
