@@ -121,6 +121,7 @@ def test_norm_inside_the_scan(surrogate: str, channels: int) -> None:
 def test_threads_do_not_change_spikes() -> None:
     raw = _random(4 * 16, 32, 16, 16).contiguous(memory_format=torch.channels_last)
     mode, found = LifMode(4, 0.8, 1.0, Surrogate("triangular"), False, torch.float32), []
+    before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
         try:
@@ -128,7 +129,7 @@ def test_threads_do_not_change_spikes() -> None:
             spikes = norm_lif(leaf, torch.ones(32), torch.zeros(32), 1e-5, mode)[0]
             found.append((spikes, torch.autograd.grad(spikes.square().sum(), leaf)[0]))
         finally:
-            torch.set_num_threads(1)
+            torch.set_num_threads(before)
     assert float((found[0][0] != found[1][0]).float().mean()) < 1e-5
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-4, atol=1e-4)
 
