@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 
 from deploy import simulator  # noqa: E402
@@ -18,7 +19,6 @@ from neurokd import losses  # noqa: E402
 from neurokd.budget import Budget, budget_of, modelled_energy, under_budget  # noqa: E402
 from neurokd.config import StageConfig  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
-from neurokd.data import load as load_data  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.export import export, to_graph  # noqa: E402
 from neurokd.feed import Feed, accuracy  # noqa: E402
@@ -31,19 +31,6 @@ from neurokd.quantized import QuantizedNetwork  # noqa: E402
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 STAGE = StageConfig(epochs=2, batch=64, lr=3e-3, weight_decay=0.0, loss="ce")
 SPECS = ("64-48-24-10", "8x8x1-6c3s2p1-p2-8c2-10")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
 
 
 @pytest.fixture(scope="module")

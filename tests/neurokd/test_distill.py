@@ -13,7 +13,7 @@ import torch
 from deploy.errors import CheckpointError, ConfigError, TrainingError
 from neurokd import checkpoint, losses
 from neurokd.config import Config, StageConfig
-from neurokd.data import Dataset, load
+from neurokd.data import Dataset
 from neurokd.distill import SAT_FILE, distill, distill_route, distill_stage, teacher_sats
 from neurokd.encoding import Encoding
 from neurokd.loop import fit
@@ -22,28 +22,10 @@ from neurokd.progress import ProgressEvent
 from neurokd.train import evaluate, train
 from neurokd.views import Views
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 distillation = importlib.import_module("neurokd.distill")  # `neurokd.distill` itself is the function
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 VIEWED = StageConfig(epochs=2, batch=64, lr=5e-3, shift=1, views=3, loss="sat-ce")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
-def small(digits: Dataset) -> Dataset:
-    rows = np.arange(260)
-    return dataclasses.replace(digits, train=digits.train.take(rows), test=digits.test.take(np.arange(100)))
 
 
 @pytest.fixture(scope="module")

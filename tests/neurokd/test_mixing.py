@@ -11,7 +11,7 @@ import torch
 from deploy.errors import ConfigError
 from neurokd import losses
 from neurokd.config import Config, StageConfig, stage_text
-from neurokd.data import Dataset, Split, load
+from neurokd.data import Dataset, Split
 from neurokd.distill import teacher_sats
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, training_feed
@@ -21,11 +21,6 @@ from neurokd.network import build
 
 ENCODING = Encoding("direct", 4, 4, raw_levels=16)
 STAGE = StageConfig(epochs=2, batch=64, lr=5e-3, views=3, mix=0.8)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def split(count: int = 400) -> Split:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 
 from deploy.chip import Chip, load_chip  # noqa: E402
@@ -26,7 +27,6 @@ from deploy.errors import (  # noqa: E402
 from neurokd import checkpoint, losses  # noqa: E402
 from neurokd.config import Config, StageConfig  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
-from neurokd.data import load as load_data  # noqa: E402
 from neurokd.dead import DeadLayer, dead_layers  # noqa: E402
 from neurokd.distill import teacher_sats  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
@@ -47,19 +47,6 @@ from neurokd.quantized import QuantizedNetwork  # noqa: E402
 
 ENCODING = Encoding("direct", 4, 6, raw_levels=16)
 STAGE = StageConfig(epochs=3, batch=64, lr=3e-3, weight_decay=0.0, loss="ce")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
 
 
 def network(spec: str = "64-24-10", **options: Any) -> SpikingNetwork:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 torch = pytest.importorskip("torch", reason="the training side needs torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -34,14 +35,6 @@ from neurokd.testing import differing_spikes, random_case, simulated  # noqa: E4
 
 EDGE = 1 << 23
 DYADIC = Surrogate("straight_through")  # with detach_reset: gradients are small whole numbers, any sum of them exact
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Spikes -----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from deploy.errors import CheckpointError, TrainingError
 from neurokd import checkpoint, losses, resume
 from neurokd.accept import accept
 from neurokd.config import StageConfig
-from neurokd.data import Dataset, load
+from neurokd.data import Dataset
 from neurokd.distill import SAT_FILE, distill, distill_stage, teacher_sats, teaching
 from neurokd.encoding import Encoding
 from neurokd.loop import fit
@@ -25,27 +25,9 @@ from neurokd.satcache import SatCache
 from neurokd.teachers import LiveTeacher, ModuleTeacher, as_teacher
 from neurokd.train import evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 STAGE = StageConfig(epochs=2, batch=64, lr=5e-3, shift=1, views=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
-
-
-@pytest.fixture(scope="module")
-def small(digits: Dataset) -> Dataset:
-    rows = np.arange(260)
-    return dataclasses.replace(digits, train=digits.train.take(rows), test=digits.test.take(np.arange(100)))
 
 
 class Ann(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from deploy.errors import CheckpointError, ConfigError, TrainingError
 from neurokd import checkpoint, loop, losses, resume
 from neurokd.config import StageConfig
-from neurokd.data import Dataset, Split, load
+from neurokd.data import Dataset, Split
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, accuracy
 from neurokd.network import SpikingNetwork, build
@@ -24,22 +24,10 @@ from neurokd.satcache import SatCache
 from neurokd.schedule import learning_rate, make_optimizer
 from neurokd.train import default_stage, evaluate, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SPEC = "64-24-10"
 ENCODING = Encoding("direct", 4, 4, raw_levels=16)
 STAGE = StageConfig(epochs=3, batch=64, lr=5e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> object:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load("digits")
 
 
 def network(spec: str = SPEC, **options: object) -> SpikingNetwork:
