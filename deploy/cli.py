@@ -325,9 +325,13 @@ def netx_write(
     written = files.round_biases(program) if round_biases else program
     files.write(written, out)
     told = files.arguments(written, written.steps)
-    facts = {"file": str(out), "arguments": told, "biases_rounded": written.digest != program.digest}
+    moved = files.biases_moved(program, written)
+    facts = {"file": str(out), "arguments": told, "biases_rounded": bool(moved), "biases_moved": moved}
     call = ", ".join([repr(str(out)), *(f"{name}={value}" for name, value in told.items())])
-    note = "\nbiases were rounded: this is another network; compare them on the simulator" if round_biases else ""
+    lines = [f"{name}: {m['moved']} of {m['of']} biases moved by up to {m['by_up_to']}" for name, m in moved.items()]
+    lines += ["biases were rounded: this is another network; compare them on the simulator"] if moved else []
+    lines += ["no bias had to be rounded"] if round_biases and not moved else []
+    note = "".join(f"\n{line}" for line in lines)
     _print(facts, as_json, lambda: f"wrote {out}\nnetx.hdf5.Network({call}){note}")
 
 

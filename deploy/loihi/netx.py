@@ -24,10 +24,10 @@ import numpy.typing as npt
 
 from deploy.files import atomic_path
 from deploy.loihi.netx_read import Reader, contents
-from deploy.loihi.netx_write import fill, refusals, require, round_biases
+from deploy.loihi.netx_write import biases_moved, fill, refusals, require, round_biases
 from deploy.program import Program, Shape
 
-__all__ = ["arguments", "read", "refusals", "round_biases", "write"]
+__all__ = ["arguments", "biases_moved", "read", "refusals", "round_biases", "write"]
 
 
 def write(program: Program, path: str | Path) -> Path:

@@ -88,6 +88,7 @@ def run(header: dict[str, Any], frames: np.ndarray[Any, Any]) -> list[np.ndarray
 def main(given: str, result: str) -> int:
     """Run every run of the file, write what the layers sent."""
     warnings.simplefilter("ignore")
+    worker.name_semaphores()
     worker.end_with_parent()
     worker.end_with_children()
     worker.transport.SharedMemoryManager = worker.AnonymousMemory

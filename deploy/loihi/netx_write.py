@@ -44,9 +44,10 @@ def _neurons(population: Population) -> Iterator[str]:
         yield f"a refractory period of {population.refractory} steps, which netx does not read"
     if not population.spiking:
         yield "a readout without threshold; every netx layer spikes"
-    bias = population.bias_mant.astype(np.int64) << population.bias_exp
+    bias = _biases(population)
     if np.any(bias % (1 << BIAS_EXP)):
-        yield f"biases finer than {1 << BIAS_EXP}: netx fixes the bias exponent at {BIAS_EXP} (see round_biases)"
+        fine = int(np.count_nonzero(bias % (1 << BIAS_EXP)))
+        yield f"{fine} of {bias.size} biases finer than {1 << BIAS_EXP}: netx fixes the bias exponent at {BIAS_EXP}"
     elif np.any((bias >> BIAS_EXP < BIAS_MANTISSA[0]) | (bias >> BIAS_EXP > BIAS_MANTISSA[1])):
         yield f"a bias beyond the 13-bit mantissa at exponent {BIAS_EXP}"
 
@@ -104,10 +105,27 @@ def round_biases(program: Program) -> Program:
     unit = 1 << BIAS_EXP
     populations = []
     for population in program.populations:
-        bias = population.bias_mant.astype(np.int64) << population.bias_exp
+        bias = _biases(population)
         mantissa = np.clip((bias + unit // 2) // unit, *BIAS_MANTISSA)
         populations.append(replace(population, bias_mant=mantissa, bias_exp=BIAS_EXP))
     return replace(program, populations=tuple(populations))
+
+
+def biases_moved(before: Program, after: Program) -> dict[str, dict[str, int]]:
+    """How many biases of each population :func:`round_biases` moved, and the largest move in units of the membrane.
+
+    Populations whose biases are all as they were are left out.
+    """
+    moved = {}
+    for old, new in zip(before.populations, after.populations, strict=True):
+        steps = np.abs(_biases(new) - _biases(old))
+        if steps.any():
+            moved[old.name] = {"moved": int(np.count_nonzero(steps)), "of": steps.size, "by_up_to": int(steps.max())}
+    return moved
+
+
+def _biases(population: Population) -> Array:
+    return population.bias_mant.astype(np.int64) << population.bias_exp
 
 
 def require(program: Program) -> None:
@@ -121,7 +139,8 @@ def require(program: Program) -> None:
             "a netx file cannot hold this program",
             where="; ".join(found),
             allowed="a chain of fully connected and convolutional layers of LIF and CUBA-LIF that reset to zero",
-            next_step="deploy.loihi.netx.round_biases (--round-biases) where biases are all; else use to_lava",
+            next_step="where biases are all: `neurokd-deploy netx write --round-biases` (netx.round_biases); "
+            "else --target lava or deploy.loihi.to_lava",
         )
 
 
@@ -189,7 +208,7 @@ def _dense(layer: Any, blocks: list[Synapse], inputs: int, outputs: int) -> None
 
 def _cells(layer: Any, population: Population, *, convolution: bool) -> None:
     """Lava's own constants; a bias for each neuron, in Lava's ``(W, H, C)`` order, or one a channel."""
-    bias = (population.bias_mant.astype(np.int64) << population.bias_exp) >> BIAS_EXP
+    bias = _biases(population) >> BIAS_EXP
     if convolution:
         image = bias.reshape(population.shape)
         uniform = bool(np.all(image == image[:, :1, :1]))

@@ -19,11 +19,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from deploy.errors import FileError, LavaMissing, WorkerError, WorkerTimeout
+from deploy.loihi import leftovers
 from deploy.loihi.protocol import Request
 
 Array = npt.NDArray[Any]
@@ -35,6 +37,7 @@ WORKER: Final = Path(__file__).with_name("worker.py")
 INSTALL_COMMAND: Final = "neurokd-deploy lava install"
 LOG_LINES: Final = 12
 LOG_BYTES: Final = 4000
+_STARTED: Final[WeakKeyDictionary[subprocess.Popen[bytes], float]] = WeakKeyDictionary()  # seconds since 1970
 _NO_MEMORY: Final = ("MemoryError", "Cannot allocate memory", "Unable to allocate", "ended by signal 9")
 _LOOK: Final = "run `neurokd-deploy doctor`; if it says all is well, the last lines are Lava's own words"
 _OUT_OF_MEMORY: Final = "it was ended from outside or ran out of memory: use fewer samples or workers, and run again"
@@ -129,10 +132,12 @@ def start(command: Sequence[str], folder: Path, log: Path, *, answers: bool = Fa
     Raises:
         LavaMissing: the interpreter does not start.
     """
+    leftovers.clear()
+    started = time.time()
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     with log.open("wb") as output:
         try:
-            return subprocess.Popen(
+            worker = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # stays open: its end tells the worker that we are gone
                 stdout=subprocess.PIPE if answers else output,
@@ -143,6 +148,8 @@ def start(command: Sequence[str], folder: Path, log: Path, *, answers: bool = Fa
             )
         except OSError as error:
             raise no_interpreter(command[0], error) from error
+    _STARTED[worker] = started
+    return worker
 
 
 def too_long(python: str, seconds: float, allowed: float, log: Path) -> WorkerTimeout:
@@ -157,10 +164,11 @@ def too_long(python: str, seconds: float, allowed: float, log: Path) -> WorkerTi
 
 
 def end_group(worker: subprocess.Popen[bytes]) -> None:
-    """End a worker and everything it started, and close our ends of its pipes."""
+    """End a worker and everything it started, close our ends of its pipes, remove the names a kill left behind."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
+    leftovers.clear(_STARTED.pop(worker, None))
     for stream in (worker.stdin, worker.stdout):
         if stream:
             with suppress(OSError):  # what was not sent before it ended

@@ -39,6 +39,8 @@ EXIT_BAD_REQUEST = 68
 EXIT_PROCESS_FAILED = 69
 EXIT_NO_BOARD = 70
 EXIT_EXCEPTION = 71
+SEMAPHORES = "neurokd"
+NETX_IMPORTS = ("h5py",)  # netx_worker.py keeps torch, matplotlib and OpenCV out
 _HERE = Path(__file__).resolve().parent
 
 
@@ -200,7 +202,7 @@ def info() -> Entry:
         "lava_nc": version("lava-nc"),
         "lava_dl": version("lava-dl"),
         "repaired": _repair["needed"](),
-        "netx_missing": [name for name in ("h5py", "matplotlib", "torch") if find_spec(name) is None],
+        "netx_missing": [name for name in NETX_IMPORTS if find_spec(name) is None],
         "board_missing": hardware.missing(),
     }
 
@@ -227,6 +229,13 @@ def run_file(given: str, result: str) -> int:
     with open(result, "wb") as stream:
         np.savez(stream, allow_pickle=False, **recorded)
     return 0
+
+
+def name_semaphores() -> None:
+    """Give the names that semaphores have for a moment a prefix of ours; :mod:`deploy.loihi.leftovers` knows it."""
+    configuration = getattr(mp.current_process(), "_config", {})
+    if "semprefix" in configuration:  # CPython's, from 3.4 to 3.14
+        configuration["semprefix"] = f"/{SEMAPHORES}-{os.getpid()}"
 
 
 def do(job: Entry, answers: int) -> None:
@@ -267,6 +276,7 @@ def serve() -> int:
 
 def main(given: str, result: str = "") -> int:
     """Run one file of requests; ``--serve`` many; ``--info`` writes what is here."""
+    name_semaphores()
     if given == "--serve":
         return serve()
     end_with_parent()

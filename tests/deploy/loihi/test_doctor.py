@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 
 from deploy.errors import LavaMissing
 from deploy.loihi import doctor as module
+from deploy.loihi import process
 from deploy.loihi.client import WorkerInfo
 from deploy.loihi.doctor import Check, doctor, healthy, render
 
@@ -52,10 +54,10 @@ def test_no_lava(worker: Callable[[WorkerInfo | LavaMissing], dict[str, Check]])
 
 
 def test_other_lava_and_what_netx_lacks(worker: Callable[[WorkerInfo | LavaMissing], dict[str, Check]]) -> None:
-    checks = worker(replace(INFO, lava_nc="0.9.0", netx_missing=("torch",), repaired=False, board_missing=()))
+    checks = worker(replace(INFO, lava_nc="0.9.0", netx_missing=("h5py",), repaired=False, board_missing=()))
     assert not checks["lava-nc"].ok
     assert checks["lava-nc"].mend == "neurokd-deploy lava install"
-    assert checks["lava-dl netx"].mend == "/the/python -m pip install torch"
+    assert checks["lava-dl netx"].mend == "/the/python -m pip install h5py"
     assert checks["lava repair"].found == "not needed on this Python"
     assert checks["Loihi board"].ok
     assert checks["Loihi board"].mend == ""
@@ -112,3 +114,23 @@ def test_real_worker(lava: WorkerInfo) -> None:
     checks = {check.name: check for check in doctor()}
     assert checks["lava-nc"].ok
     assert lava.python in checks["lava-nc"].found
+
+
+def test_netx_needs_neither_torch_nor_matplotlib(lava: WorkerInfo) -> None:
+    """Our worker reads netx files with both kept from being imported, so the doctor must not ask for them."""
+    worker = process.WORKER.with_name("netx_worker.py")
+    script = f"""
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "matplotlib", "cv2"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+ran = runpy.run_path({str(worker)!r})
+print(*ran["worker"].NETX_IMPORTS)
+"""
+    if not lava.lava_dl:
+        pytest.skip("no lava-dl in the worker's interpreter; run `neurokd-deploy lava install`")
+    done = subprocess.run([lava.interpreter, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["h5py"]

@@ -127,6 +127,17 @@ class TestRoundTrip:
             assert moved.max() < 32
             assert np.any(moved)
 
+    def test_what_rounding_moved_is_counted(self, chain: Program) -> None:
+        rounded = netx.round_biases(chain)
+        moved = netx.biases_moved(chain, rounded)
+        assert set(moved) == {"hidden", "out"}
+        for before in chain.populations:
+            rest = (before.bias_mant.astype(int) << before.bias_exp) % 64
+            by = np.minimum(rest, 64 - rest)
+            expected = {"moved": int((rest > 0).sum()), "of": before.size, "by_up_to": int(by.max())}
+            assert moved[before.name] == expected
+        assert netx.biases_moved(rounded, netx.round_biases(rounded)) == {}
+
     def test_arguments(self, chain: Program) -> None:
         assert netx.arguments(chain) == {"input_message_bits": 0}
         assert netx.arguments(convolutional(), 8) == {
@@ -224,7 +235,7 @@ class TestWriteRefuses:
             ({"reset": "subtract"}, "out: reset subtract"),
             ({"refractory": 2}, "out: a refractory period of 2"),
             ({"spiking": False, "vth": 0}, "out: a readout"),
-            ({"bias_exp": 5, "bias_mant": np.array([1, 0, 0, 0, 0])}, "out: biases finer than 64"),
+            ({"bias_exp": 5, "bias_mant": np.array([1, 0, 0, 0, 0])}, "out: 1 of 5 biases finer than 64"),
             ({"bias_exp": 7, "bias_mant": np.array([4000, 0, 0, 0, 0])}, "out: a bias beyond"),
         ],
     )
