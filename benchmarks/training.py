@@ -24,6 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from benchmarks import training_runs
 from benchmarks.clock import rounded
 from benchmarks.rows import Row, Value, versions, write
@@ -54,7 +56,11 @@ GRADIENT: Final = "<= 1e-4"
 def row(case: str, metric: str, value: Value, unit: str = "", goal: str = "") -> Row:
     """A row of this benchmark."""
     figure = rounded(value) if isinstance(value, float) else value
-    known = {**versions("torch", "numba", "numpy", "snntorch"), "cores": os.cpu_count()}
+    known = {
+        **versions("torch", "numba", "numpy", "snntorch"),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     return Row(case, metric, figure, unit, goal, COMMAND, SEED, known)
 
 
