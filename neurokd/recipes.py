@@ -88,7 +88,9 @@ GRID: dict[str, Table] = {
             "beta": 0.5,
             "population": 8,
         },
-        "training": _stages({}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=8),
+        "training": _stages(
+            {}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=8, precision="bfloat16"
+        ),
     },
 }
 
