@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +22,7 @@ import torch
 from deploy.errors import ConfigError, NeurokdError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint, losses
-from neurokd.config import Config, StageConfig
+from neurokd.config import Config, EncodingConfig, NetworksConfig, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage
 from neurokd.encoding import Encoding
@@ -197,7 +197,7 @@ class Grid:
         """
         if not self.cell(row).is_file():
             return False
-        kept, wanted = read_json(self.cell(row)), self._setup(row)
+        kept, wanted = _completed(read_json(self.cell(row))), self._setup(row)
         changed = [f"{key}: {kept.get(key)!r} there, {value!r} now" for key, value in wanted.items()
                    if kept.get(key) != value]  # fmt: skip
         if changed:
@@ -275,6 +275,19 @@ class Grid:
             "seconds": result.seconds,
             "right": base64.b85encode(np.packbits(right).tobytes()).decode(),
         }
+
+
+#: What an option was before there was a name for it: cells of earlier versions lack the newer names.
+_DEFAULTS: Final[dict[str, Facts]] = {
+    "stage": asdict(StageConfig()),
+    "encoding": asdict(EncodingConfig()),
+    "networks": {one.name: one.default for one in fields(NetworksConfig) if one.default is not MISSING},
+}
+
+
+def _completed(kept: Facts) -> Facts:
+    """A cell's facts with options it does not name at their defaults."""
+    return {key: {**_DEFAULTS[key], **value} if key in _DEFAULTS else value for key, value in kept.items()}
 
 
 def judged(network: SpikingNetwork, feed: Feed) -> tuple[np.ndarray[Any, np.dtype[np.bool_]], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_the_page_shows_every_row_and_what_is_missing(done: Path, tmp_path: Path
     assert "Table III" in text
     assert "Not run yet: teacher s2" in text
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cell_made_before_an_option_had_a_name_is_kept(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done, tmp_path / "grid")
+    path = grid.cell_path(tmp_path / "grid" / "cells", "digits", "full-l2", 0)
+    facts = read_json(path)
+    del facts["stage"]["mix"], facts["networks"]["population"]
+    write_json(path, facts)
+    assert run(tmp_path / "grid", seeds=1) == ([], [])
+    facts["stage"]["epochs"] = 7
+    write_json(path, facts)
+    with pytest.raises(ConfigError, match="another configuration"):
+        run(tmp_path / "grid", seeds=1)
 
 
 def test_a_cell_of_another_configuration_is_refused(done: Path) -> None:
