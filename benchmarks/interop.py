@@ -35,7 +35,10 @@ WORKER: Final = Path(__file__).with_name("interop_worker.py")
 ENVIRONMENTS: Final = {
     "snntorch": "env-nirtorch", "norse": "env-norse", "sinabs": "env-sinabs", "spikingjelly": "env-spikingjelly",
     "rockpool": "env-rockpool", "snntorch 0.9.4": "env-snntorch-0.9.4",
+    "nengo": "env-nengo", "lava-dl": "env-lava-dl",
 }  # fmt: skip
+NENGO: Final = frozenset({"Input", "Output", "Affine", "Linear", "LIF", "CubaLIF", "LI"})
+"""Nodes the worker puts together of nengo's own objects, which has no NIR importer."""
 TOLERANCE: Final = 1e-5
 """Graded outputs of float32 sums of some hundred terms of size 1; a spike may flip where a membrane is this near."""
 
@@ -57,6 +60,8 @@ FROM: Final[Mapping[str, Mapping[str, Way]]] = {
     "spikingjelly": {"": Way("spikingjelly", None, "zero"), "LIF": Way("spikingjelly", 1e-4, "zero"),
                      "LIF, v_reset": Way("spikingjelly", None, "value")},
     "rockpool": {"": Way("rockpool", 1e-3, "subtract")},
+    "nengo": {"": Way("nengo", None, "zero")},
+    "lava-dl": {"": Way("lava-dl", None, "zero")},
 }  # fmt: skip
 
 
@@ -119,6 +124,8 @@ def jobs_of(framework: str, python: Path, folder: Path, repos: Path | None) -> I
         way = FROM[tool(framework)].get(case, FROM[tool(framework)][""])
         yield _job("from", framework, case, folder, "export", way, example(shape_of(case)))
     for name, graph in graphs().items():
+        if framework == "nengo" and not {node.kind for node in graph.nodes} <= NENGO:
+            continue
         job = _job(
             "to", framework, name, folder, "run", Way("euler", graph.dt, graph.reset), example(graph.inputs[0].shape)
         )
@@ -136,6 +143,9 @@ def jobs_of(framework: str, python: Path, folder: Path, repos: Path | None) -> I
             job = _job("published", framework, f"{file.repo}: {file.path}", folder, "run", way, x)
             job.nir.write_bytes(content(repos, file))
             yield job
+            if framework == "rockpool":
+                yield replace(job, case=f"{job.case}; modules by hand", do="by hand", answer={},
+                              out=job.out.with_name("by hand.npy"))  # fmt: skip
 
 
 def _rewritten(graph: nir.Graph, name: str) -> nir.Graph | None:

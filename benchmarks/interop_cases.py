@@ -132,14 +132,15 @@ def _neuron_file(repo: str, path: str, writer: str, reset: str, *frameworks: str
 
 _NIR, _LIF, _RNN = "neuromorphs/NIR", "paper/01_lif/", "paper/03_rnn/"
 PUBLISHED: Final = (
-    _neuron_file(_NIR, f"{_LIF}lif_norse.nir", "norse", "zero", "norse"),
+    _neuron_file(_NIR, f"{_LIF}lif_norse.nir", "norse", "zero", "norse", "nengo"),
     _neuron_file(_NIR, f"{_LIF}lif_rockpool.nir", "rockpool", "subtract", "rockpool", "norse"),
     _neuron_file(
         _NIR, f"{_LIF}debug_spike_representation/two_lif_neurons.nir", "nir, by hand", "zero", "norse", "spikingjelly"
     ),
     _cnn(_NIR, "paper/02_cnn/cnn_sinabs.nir", "sinabs", "norse", "snntorch"),
-    _braille(_NIR, f"{_RNN}braille_noDelay_bias_zero.nir", "zero", "snntorch", "norse", "spikingjelly"),
-    _braille(_NIR, f"{_RNN}braille_noDelay_noBias_subtract.nir", "subtract", "snntorch", "norse"),
+    Published(_NIR, "paper/02_cnn/cnn_sinabs.nir", ("lava-dl",), 1.0, "zero", (2, 34, 34), 20, "sinabs"),
+    _braille(_NIR, f"{_RNN}braille_noDelay_bias_zero.nir", "zero", "snntorch", "norse", "spikingjelly", "lava-dl"),
+    _braille(_NIR, f"{_RNN}braille_noDelay_noBias_subtract.nir", "subtract", "snntorch", "norse", "lava-dl"),
     _braille(_NIR, f"{_RNN}extras/braille_noDelay_bias_zero_subgraph.nir", "zero", "snntorch"),
     _braille(_NIR, f"{_RNN}extras/braille_noDelay_noBias_subtract_subgraph.nir", "subtract", "snntorch"),
     _cnn("synsense/sinabs", "docs/tutorials/scnn_mnist.nir", "sinabs"),

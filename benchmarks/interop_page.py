@@ -49,12 +49,28 @@ Euler unless another is named. What each tool does, found in its sources and con
 | `spikingjelly` | 1 - dt/tau | r dt/tau | one, v >= threshold | from the second step | v_reset, where v also starts | nothing, dt = 1e-4 recognised |
 | `sinabs` | exp(-1/tau) (tau in steps) | 1 | several, v >= threshold | (no loops) | subtract; IF floored at -threshold on import | nothing; give --dt 1 |
 | `rockpool` | exp(-dt/tau) | 1 (LIF), decay (CubaLIF, LI) | several, v >= threshold | | subtract | r = tau exp(-dt/tau) / dt, from which neurokd names dt in its question |
+| `nengo` (its neurons, put together by hand) | exp(-dt/tau) | r (1 - decay) | one, v > threshold; a Lowpass adds a step | | to 0; v floored at 0 unless min_voltage is set | writes no NIR |
+| `lava-dl` (the NIR repository's two scripts) | 1 - dt/tau | r dt/tau | one, v > threshold on a grid of 1/4096 | | to 0 | nothing; `lava_to_nir.py` writes dt = 1e-4 (recognised), decay / 4096, weights and threshold / 64; `nir_to_lava.py` wants r = tau / dt |
 
 A reset one step after the spike (snntorch's `reset_delay=True`, its default) has no place in NIR. neurokd writes it as
 `late-subtract` or `late-zero` in its metadata, runs it in floats and in torch, and refuses it for a chip.
 
 Nor does a file say which output neurons stand for which class. neurokd writes `population` where a class has several in a
 row (neuron n is of class n // population, the order of snntorch's population codes); without it every neuron is a class.
+"""
+
+RENAMED: Final = """\
+### The two files that are refused
+
+`extras/*_subgraph.nir` of the NIR paper have inner edges to a node `lif` that is called `lif1`: neither nir 1.0.8 nor
+neurokd reads them. `neurokd-deploy check` names every such edge, and the one node that no edge names, which is probably
+meant. neurokd does not rename by itself; where you know better than the file, one line does it:
+
+```
+python -c "import h5py; h5py.File('FILE.nir', 'r+').move('node/nodes/lif1/nodes/lif1', 'node/nodes/lif1/nodes/lif')"
+```
+
+The repository also has each network without the nested graph:
 """
 
 FOOT: Final = """\
@@ -78,8 +94,16 @@ was. neurokd's own exporters count those axes from the end too.
   file is another network than the module, so "differs"; neurokd runs what the file says.
 - nir 1.0.8 infers wrong shapes for non-square kernels and writes them into Output nodes (SpikingJelly, Conv2d):
   neurokd takes the width that arrives and warns.
-- The two `extras/*_subgraph.nir` files of the NIR paper have inner edges to a node `lif` that is called `lif1`: neither
-  nir 1.0.8 nor neurokd reads them.
+- rockpool 3.1.0 cannot import a LIF, not even of its own file: it asks NIR's LIF for `tau_mem` (the field is `tau`).
+  With its modules put together from the file's values ("modules by hand") rockpool agrees with neurokd's `rockpool`
+  reading.
+- lava-dl: `nir_to_lava.py` multiplies an IF's threshold by r instead of dividing it, so that with r = 1 / dt it never
+  spikes ("differs" in the IF rows; the CNN has r = 1 and is exact, read with reset zero,
+  which is all lava-dl has, not with the subtraction it was made for); it keeps no reset rule, v_reset or bias of a
+  convolution. `lava_to_nir.py` fits files of two fully connected layers only, refuses neurons other than CUBA, and
+  does not divide convolutions' weights or biases by 64. Its loops fail with nirtorch 0.2.1 and 1.0.
+  slayer's blocks shift their output by a step (`delay_shift=True`, their default), which no NIR file says; the row was
+  made without.
 - `two_lif_neurons.nir` does not spike with r = 1 and a threshold of 20, `lif_rockpool.nir` not in norse, which ignores
   its r: "exact" says little there.
 - Up to nir 1.0.4, which sinabs 3.1.3 pins, files with `v_reset` cannot be read; neurokd leaves the field out where it
@@ -89,8 +113,8 @@ was. neurokd's own exporters count those axes from the end too.
 
 | tool | why |
 |---|---|
-| nengo | nengo 4.1.0 and nengo-dl 3.6.0 install with torch 2.13.0; the NIR paper ran them by a notebook and a script of its own (`lif_nengo.ipynb`, `nengo_import.py`), which were not tried |
-| lava-dl | slayer has no NIR importer (its pull request was never merged); the NIR paper's converter is a script, not a package. Lava itself is compared on integers by `neurokd-deploy verify` |
+| nengo's NIR | none was found: nengo 4.1.0 and nengo-loihi's repository import no `nir`, the package index has no `nengo-nir`; the NIR paper used notebooks and scripts (`lif_nengo.ipynb`, `nengo_import.py`, `nir_to_nengo.py`), each for its own network. The rows above are nengo's own neurons, put together by the benchmark (no exporter, so no rows of files that nengo wrote). Convolutions, pooling, IF and loops without a filter were not put together |
+| lava-dl's NIR | slayer has none (lava-dl's issue 217 asks for it); the rows above ran the two scripts of the NIR repository (`docs/source/examples/lava`) on slayer from lava-dl's repository, with stand-ins for their imports of Lava and OpenCV. Lava itself is compared on integers by `neurokd-deploy verify` |
 | nirtorch | runs other tools' modules; its own test files are in the table of published files |
 | spyx, SpiNNaker2, Speck, Xylo hardware | not tried |
 
@@ -98,13 +122,16 @@ was. neurokd's own exporters count those axes from the end too.
 
 ```
 for each of:   norse==1.1.0 nir==1.0.8      sinabs==3.1.3           spikingjelly==2.0.0 nir==1.0.8
-               rockpool==3.1.0 nir          snntorch==1.0.0 nirtorch==2.6 nir==1.0.8
+               nengo==4.1.0 nir==1.0.8      rockpool==3.1.0 nir          snntorch==1.0.0 nirtorch==2.6 nir==1.0.8
 python3.11 -m venv ENVS/env-NAME && ENVS/env-NAME/bin/pip install torch==2.13.0 nirtorch PACKAGES
 git clone https://github.com/OWNER/NAME REPOS/OWNER+NAME      # neuromorphs/NIR, synsense/sinabs, ...
 python -m benchmarks.interop --envs ENVS --repos REPOS
 ```
 
-NAME is `norse`, `sinabs`, `spikingjelly`, `rockpool`, `nirtorch` (for snntorch 1.0.0) and `snntorch-0.9.4`
+For lava-dl: `nirtorch==0.2.1 nir==1.0.8 h5py matplotlib`, and a `.pth` file in site-packages that names lava-dl's `src`
+folder and a folder with the two scripts. `python -m benchmarks.interop_renamed --repos REPOS` does the renamed files.
+
+NAME is `nengo`, `lava-dl`, `norse`, `sinabs`, `spikingjelly`, `rockpool`, `nirtorch` (for snntorch 1.0.0) and `snntorch-0.9.4`
 (`snntorch==0.9.4 nirtorch==1.0 nir==1.0.4`).
 """
 
@@ -121,6 +148,7 @@ def page(rows: Rows) -> str:
     parts.append("## The tools' own files, read and run by neurokd\n\n" + _by_tool(rows, "from"))
     parts.append("## Every node in neurokd's convention, read and run by the tools\n\n" + _matrix(rows))
     parts.append("## Published files\n\n" + _published(rows))
+    parts.append(RENAMED + "\n" + _renamed(rows))
     return "\n".join([*parts, FOOT])
 
 
@@ -144,7 +172,7 @@ def _summary(rows: Rows) -> str:
 
 
 def _versions(rows: Rows) -> str:
-    found = {_tool(row): row["versions"] for row in rows}
+    found = {_tool(row): row["versions"] for row in rows if row["metric"] != "renamed"}
     lines = []
     for tool, versions in found.items():
         lines.append(f"- {tool}: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
@@ -210,6 +238,12 @@ def _published(rows: Rows) -> str:
     lines = ["| file | tool beside | result |", "|---|---|---|"]
     chosen = sorted((row for row in rows if row["metric"] == "published"), key=_case)
     return "\n".join([*lines, *(f"| {_case(row)} | {_tool(row)} | {_cell(row)} |" for row in chosen), ""])
+
+
+def _renamed(rows: Rows) -> str:
+    lines = ["| file, renamed so | beside its sibling, read by neurokd |", "|---|---|"]
+    chosen = [row for row in rows if row["metric"] == "renamed"]
+    return "\n".join([*lines, *(f"| {_case(row)} | {row['value']} |" for row in chosen), ""])
 
 
 def _unique(names: Iterable[str]) -> list[str]:

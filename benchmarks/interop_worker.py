@@ -2,16 +2,19 @@
 
     PYTHON benchmarks/interop_worker.py FRAMEWORK jobs.json answers.json
 
-A job is ``{"id", "do": "export" | "run", "case", "nir", "x", "out", "dt", "reset"}``: ``export`` builds the framework's
-own module, writes it with the framework's own exporter and runs the module; ``run`` reads a file with the framework's
-own importer and runs it. ``x`` is ``[T, B, *shape]`` float32 in a ``.npy``; ``out`` receives every step's output.
+A job is ``{"id", "do": "export" | "run" | "by hand", "case", "nir", "x", "out", "dt", "reset"}``: ``export`` builds the
+framework's own module, writes it with the framework's own exporter and runs the module; ``run`` reads a file with the
+framework's own importer and runs it; ``by hand`` puts its modules together where the importer fails. ``x`` is
+``[T, B, *shape]`` float32 in a ``.npy``; ``out`` receives every step's output.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import sys
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -314,6 +317,148 @@ class Rockpool:
 
         return from_nir(_read(path))
 
+    def by_hand(self, path: str, dt: float) -> Any:
+        """The network of a file, module by module, where rockpool's importer fails.
+
+        Its importer takes a LIF's time constant from a field ``tau_mem`` that NIR's LIF does not have; nothing else is
+        changed: the weights, time constant and threshold are the file's.
+        """
+        from rockpool.nn.combinators import Sequential
+        from rockpool.nn.modules.torch import LIFNeuronTorch, LinearTorch
+
+        nodes, edges = (lambda graph: (graph.nodes, dict(graph.edges)))(_read(path))
+        modules, name = [], edges["input"]
+        while name != "output":
+            node = nodes[name]
+            if type(node).__name__ == "LIF":
+                options = {"tau_mem": float(node.tau.flat[0]), "threshold": float(node.v_threshold.flat[0])}
+                modules.append(LIFNeuronTorch(node.tau.size, dt=dt, noise_std=0.0, **options))
+            else:
+                layer = LinearTorch((node.weight.shape[1], node.weight.shape[0]), has_bias=False)
+                layer.weight.data = torch.from_numpy(np.asarray(node.weight, np.float32).T.copy())
+                modules.append(layer)
+            name = edges[name]
+        return Sequential(*modules)
+
+
+class LavaDl:
+    """lava-dl's slayer, through the two scripts of the NIR repository (``lava_to_nir.py``, ``nir_to_lava.py``)."""
+
+    def __init__(self) -> None:
+        """Stand-ins for what the scripts and slayer import and these networks do not use (Lava itself, OpenCV)."""
+        empty = {"lava.proc.lif.process": "LIF", "lava.proc.dense.process": "Dense"}
+        for name, kind in {**empty, "lava.lib.dl.slayer.object_detection": "Nothing"}.items():
+            module = sys.modules.setdefault(name, types.ModuleType(name))
+            setattr(module, kind, type(kind, (), {}))
+
+    def modules(self) -> dict[str, Any]:
+        """Two fully connected blocks: the script's edges fit that number only."""
+        import lava.lib.dl.slayer as slayer
+
+        cells = {"threshold": 1.0, "current_decay": 1 - ALPHA, "voltage_decay": 1 - BETA}
+        blocks = [slayer.block.cuba.Dense(cells, *size, delay_shift=False) for size in ((6, 5), (5, 5))]
+        for seed, block in enumerate(blocks):
+            weight = block.synapse.weight
+            drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.15
+            weight.data = torch.round(drawn * 32) / 32  # the grid slayer quantizes to
+        return {"two layers of CubaLIF": nn.Sequential(*blocks)}
+
+    def export(self, module: Any, x: torch.Tensor, path: str) -> None:
+        import h5py
+        import lava_to_nir
+
+        self.forward(module, x)  # slayer's blocks know their shapes after a run
+        with h5py.File(f"{path}.net", "w") as file:
+            for index, block in enumerate(module):
+                block.export_hdf5(file.create_group(f"layer/{index}"))
+        lava_to_nir.convert_to_nir(f"{path}.net", path)
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        return module(x.movedim(0, -1)).movedim(-1, 0)
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        import nir_to_lava
+
+        options = nir_to_lava.ImportConfig(dt=dt, library_preference=nir_to_lava.LavaLibrary.LavaDl)
+        with contextlib.redirect_stdout(sys.stderr):
+            return nir_to_lava.import_from_nir(_read(path), options).float()
+
+
+class Nengo:
+    """nengo has no NIR: its own neurons and filters are put together here, as the NIR paper's notebooks do it.
+
+    A LIF is ``nengo.LIF(tau_ref=0)`` with gain r / v_threshold, a CubaLIF one behind a ``Lowpass`` of tau_syn, an LI a
+    ``Lowpass``; membranes are let below 0, where nengo's default floors them. A Lowpass answers a step later, which
+    is taken off again.
+    """
+
+    def modules(self) -> dict[str, Any]:
+        """It writes no NIR."""
+        return {}
+
+    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
+        graph = _read(path)
+        spiking = [node for node in graph.nodes.values() if hasattr(node, "v_threshold") and hasattr(node, "tau_mem")]
+        spiking += [node for node in graph.nodes.values() if type(node).__name__ == "LIF"]
+        if spiking and (reset != "zero" or any(np.any(getattr(node, "v_reset", 0)) for node in spiking)):
+            raise NotImplementedError("nengo.LIF resets to zero only")
+        return graph, dt
+
+    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
+        samples = [self._run(*module, x[:, index].numpy()) for index in range(x.shape[1])]
+        return torch.from_numpy(np.stack(samples, axis=1))
+
+    def _run(self, graph: Any, dt: float, x: Any) -> Any:
+        import nengo
+
+        with nengo.Network() as network:
+            made = {name: self._part(node, dt, nengo) for name, node in graph.nodes.items()}
+            filters = {name: self._filter(node, nengo) for name, node in graph.nodes.items()}
+            stimulus = nengo.Node(lambda t: x[min(max(round(t / dt) - 1, 0), len(x) - 1)].ravel(), size_out=x[0].size)
+            nengo.Connection(stimulus, made["input"], synapse=None)
+            for source, target in graph.edges:
+                nengo.Connection(made[source], made[target], synapse=filters[target])
+            probe = nengo.Probe(made["output"])
+        with nengo.Simulator(network, dt=dt, progress_bar=False) as simulator:
+            late = sum(part is not None for part in filters.values())
+            simulator.run_steps(len(x) + late)
+            return np.array(simulator.data[probe], np.float32)[late:]
+
+    @staticmethod
+    def _filter(node: Any, nengo: Any) -> Any:
+        kind = type(node).__name__
+        tau = {"CubaLIF": "tau_syn", "LI": "tau"}.get(kind)
+        return None if tau is None else nengo.Lowpass(_one(getattr(node, tau)))
+
+    @staticmethod
+    def _part(node: Any, dt: float, nengo: Any) -> Any:
+        kind = type(node).__name__
+        if kind in ("Input", "Output"):
+            size = int(np.prod(next(iter((node.input_type if kind == "Input" else node.output_type).values()))))
+            return nengo.Node(None, size_in=size)
+        if kind in ("Affine", "Linear"):
+            weight, bias = np.asarray(node.weight), np.asarray(getattr(node, "bias", 0.0))
+            return nengo.Node(lambda t, v: weight @ v + bias, size_in=weight.shape[1], size_out=weight.shape[0])
+        if kind in ("LIF", "CubaLIF"):
+            threshold, gain = np.ravel(node.v_threshold), np.ravel(node.r * getattr(node, "w_in", 1.0))
+            cell = nengo.LIF(
+                tau_rc=_one(node.tau if kind == "LIF" else node.tau_mem), tau_ref=0, amplitude=dt,
+                min_voltage=-np.inf, initial_state={"voltage": nengo.dists.Choice([0])},
+            )  # fmt: skip
+            options = {"gain": gain / threshold, "bias": np.ravel(node.v_leak) / threshold}
+            return nengo.Ensemble(threshold.size, 1, neuron_type=cell, **options).neurons
+        if kind == "LI" and not np.any(node.v_leak):
+            gain = np.ravel(node.r)
+            return nengo.Node(lambda t, v: gain * v, size_in=gain.size, size_out=gain.size)
+        raise NotImplementedError(f"no nengo object was found that is NIR's {kind}")
+
+
+def _one(values: Any) -> float:
+    found = np.unique(values)
+    if found.size != 1:
+        raise NotImplementedError("one time constant for each of nengo's ensembles")
+    return float(found[0])
+
 
 def linear_identity(size: int) -> Any:
     """rockpool's Sequential takes two modules or more."""
@@ -330,6 +475,8 @@ FRAMEWORKS: dict[str, tuple[type, tuple[str, ...]]] = {
     "spikingjelly": (SpikingJelly, ("spikingjelly", "nirtorch", "nir", "torch")),
     "snntorch": (Snntorch, ("snntorch", "nirtorch", "nir", "torch")),
     "rockpool": (Rockpool, ("rockpool", "nirtorch", "nir", "torch")),
+    "nengo": (Nengo, ("nengo", "nir")),
+    "lava-dl": (LavaDl, ("lava-dl", "nirtorch", "nir", "torch")),
 }
 
 
@@ -345,13 +492,22 @@ def _job(framework: Any, job: dict[str, Any]) -> dict[str, Any]:
                 np.save(job["out"], out.detach().numpy())
                 framework.export(framework.modules()[job["case"]], x, job["nir"])
             else:
-                module = framework.load(job["nir"], x, job["dt"], job["reset"])
+                options = (job["nir"], x, job["dt"], job["reset"])
+                by_hand = job["do"] == "by hand"
+                module = framework.by_hand(job["nir"], job["dt"]) if by_hand else framework.load(*options)
                 out = framework.forward(module, x)
                 np.save(job["out"], out.detach().numpy())
     except Exception as error:  # noqa: BLE001 - whatever a foreign package raises is the result
         text = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {text}"[:300]}
     return {"error": ""}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "from its repository"
 
 
 def main() -> None:
@@ -363,7 +519,7 @@ def main() -> None:
         return
     jobs = json.loads(Path(sys.argv[2]).read_text())
     answers = {job["id"]: _job(kind(), job) for job in jobs}
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions = {name: _version(name) for name in packages}
     Path(sys.argv[3]).write_text(json.dumps({"answers": answers, "versions": versions}))
 
 

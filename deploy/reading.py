@@ -4,7 +4,9 @@ NIR states differential equations. A step of ``dt`` is forward Euler for most to
 snntorch, norse, SpikingJelly), the exact exponential for sinabs and rockpool. Whether a membrane that just reaches its
 threshold spikes, and whether it may spike several times in one step, is each tool's own. Read in the sources of norse
 1.1.0 (``import_nir.py``), sinabs 3.1.3 (``nir.py``, ``lif_forward_single``, ``MultiSpike``), rockpool 3.1.0
-(``lif_torch.py``, ``lif_neuron_torch.py``), SpikingJelly 2.0.0 (``from_nir.py``) and snntorch 1.0.0 (``leaky.py``).
+(``lif_torch.py``, ``lif_neuron_torch.py``), SpikingJelly 2.0.0 (``from_nir.py``), snntorch 1.0.0 (``leaky.py``),
+nengo 4.1.0 (``neurons.py``, LIF) and lava-dl 0.6.0 (``slayer/neuron``; it works on a grid of
+1 / 4096, so that floats come near its spikes and need not meet them).
 """
 
 from __future__ import annotations
@@ -79,6 +81,8 @@ READINGS: Final[Mapping[str, Reading]] = MappingProxyType(
         "spikingjelly": Reading(fires="at", start="v_reset", loops="second step"),
         "sinabs": Reading("exponential", "one", "at", "many", floor=True),
         "rockpool": Reading("exponential", "decayed", "at", "many"),
+        "nengo": Reading(decay="exponential"),
+        "lava-dl": Reading(),
     }
 )
 """By name: NIR's own two, and what each tool does with a file it imports."""

@@ -10,6 +10,10 @@ What the tools write (read in their exporters):
   subtract, which is not written.
 - norse ``export_nir.py``: ``r = 1``, no dt. Time constants in seconds in the NIR paper's files; norse 1.1.0 writes
   ``dt / tau_mem_inv``, so its files are read with the square of its dt.
+- lava-dl by ``lava_to_nir.py`` of the NIR repository: dt = 1e-4, ``tau = dt * 4096 / decay``, ``r = tau / dt``,
+  ``w_in = tau_syn / dt``; weights and threshold divided by 64; it resets to zero, which is not written. A decay of 0
+  becomes an infinite ``tau``, which is refused by name.
+- nengo has no exporter.
 - rockpool ``nir.py``: ``r = tau * exp(-dt / tau) / dt``; it resets by subtraction only.
 """
 

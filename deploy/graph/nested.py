@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -72,8 +72,10 @@ def _gather(tree: Mapping[str, Any], prefix: str, flat: Flat, depth: int) -> _En
         raise _fault("graphs are nested too deep", f"more than {MAX_DEPTH} levels", f"{MAX_DEPTH} levels")
     _check_fields(tree)
     inner = {key: _node(key, value, prefix, flat, depth) for key, value in _members(tree).items()}
-    for source, target in dict.fromkeys(_edges(tree, prefix, flat)):
-        _connect(source, target, inner, prefix, flat)
+    edges = dict.fromkeys(_edges(tree, prefix, flat))
+    spare = [key for key in inner if all(key not in edge for edge in edges)]
+    for source, target in edges:
+        _connect(source, target, inner, prefix, flat, spare)
     made = [flat.nodes[prefix + key] for key, ends in inner.items() if ends is None and prefix + key in flat.nodes]
     return _Ends(
         tuple(node.name for node in made if isinstance(node, Input)),
@@ -140,18 +142,33 @@ def _edge(row: object) -> Edge:
     return coerce.text("edges", row[0]), coerce.text("edges", row[1])
 
 
-def _connect(source: str, target: str, inner: Mapping[str, _Ends | None], prefix: str, flat: Flat) -> None:
+def _connect(
+    source: str, target: str, inner: Mapping[str, _Ends | None], prefix: str, flat: Flat, spare: Sequence[str]
+) -> None:
     """Add one edge, a nested graph standing for its only Output as a source and its only Input as a target."""
     try:
+        for name in (source, target):
+            if name not in inner:
+                raise _not_there(name, inner, prefix, spare)
         flat.edges.append((_end(source, inner, prefix, "outputs"), _end(target, inner, prefix, "inputs")))
     except GraphError as error:
         flat.problems.append(Problem(prefix + target, error))
 
 
+def _not_there(name: str, inner: Mapping[str, object], prefix: str, spare: Sequence[str]) -> GraphError:
+    """The error of an edge without a node; a node without an edge may be the one that was meant, which is only said."""
+    fault = _fault(
+        "an edge names a node that is not there", prefix + name, coerce.shorten(", ".join(islice(inner, 20)))
+    )
+    if len(spare) == 1:
+        fault.next_step = (
+            f"no edge names {prefix + spare[0]!r}: if it is meant, rename it to {name!r} in the file "
+            "(docs/interop.md shows how), else export the network again"
+        )
+    return fault
+
+
 def _end(name: str, inner: Mapping[str, _Ends | None], prefix: str, side: str) -> str:
-    if name not in inner:
-        allowed = coerce.shorten(", ".join(islice(inner, 20)))
-        raise _fault("an edge names a node that is not there", prefix + name, allowed)
     ends = inner[name]
     if ends is None:
         return prefix + name

@@ -92,8 +92,8 @@ def test_refusals_say_who_refuses(tmp_path: Path) -> None:
 
 def test_tables_of_cases() -> None:
     assert {shape_of(case) for case in ("Conv1d", "AvgPool2d", "LIF, v_reset")} == {(4, 11), (4, 9, 8), (6,)}
-    assert set(FROM) == {"snntorch", "norse", "sinabs", "spikingjelly", "rockpool"}
-    assert len({(file.repo, file.path) for file in PUBLISHED}) == len(PUBLISHED)
+    assert set(FROM) == {"snntorch", "norse", "sinabs", "spikingjelly", "rockpool", "nengo", "lava-dl"}
+    assert len({(file.repo, file.path, file.reset) for file in PUBLISHED}) == len(PUBLISHED)
 
 
 def test_the_page_is_the_one_the_figures_make() -> None:

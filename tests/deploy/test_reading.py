@@ -38,6 +38,9 @@ E4, E2 = np.exp(-0.25), np.exp(-0.5)
         (LIF, "rockpool", E4, None, 1.0, 0.2 * (1 - E4)),
         (CUBA, "rockpool", E4, E2, E2, 0.2 * (1 - E4)),
         (LI, "rockpool", E4, None, E4, 0.2 * (1 - E4)),
+        (LIF, "nengo", E4, None, 3 * (1 - E4), 0.2 * (1 - E4)),
+        (CUBA, "nengo", E4, E2, 2 * (1 - E2) * 3 * (1 - E4), 0.2 * (1 - E4)),
+        (CUBA, "lava-dl", 0.75, 0.5, 0.75, 0.05),
     ],
 )
 def test_one_step(node: nir.Neuron, how: str, beta: float, alpha: Any, gain: float, leak: float) -> None:

@@ -26,6 +26,12 @@ def cuba_by_snntorch(alpha: float, beta: float) -> CubaLIF:
     return CubaLIF("cuba", syn, mem, mem / dt, 0.0, 1.0, w_in=syn / dt)
 
 
+def cuba_by_lava(current: int, voltage: int) -> CubaLIF:
+    """As ``lava_to_nir.py`` of the NIR repository computes it from the integer decays of a netx file."""
+    syn, mem = 1e-4 / (current / 4096), 1e-4 / (voltage / 4096)
+    return CubaLIF("cuba", syn, mem, mem / 1e-4, 0.0, 384 / 64, w_in=syn / 1e-4)
+
+
 def test_what_is_stated_or_given_is_taken() -> None:
     lif = [lif_by_snntorch(0.9)]
     assert settle_dt(lif, 1e-3, None) == (1e-3, ())
@@ -47,9 +53,10 @@ def test_without_neurons_there_is_no_time_step() -> None:
     [
         [lif_by_snntorch(0.9), cuba_by_snntorch(0.8, 0.95), lif_by_snntorch(0.0)],
         [IF("if", 1 / 1e-4, 1.0)],
+        [cuba_by_lava(4095, 414), cuba_by_lava(1024, 1)],
         [IF("if", np.float32(10000), 1.0), LIF("l", 2e-4, 2.0, 0.0, 1.0), LI("li", 3e-4, 3.0, 0.0), I("i", 1e4)],
     ],
-    ids=["snntorch", "spikingjelly IF", "spikingjelly mixed"],
+    ids=["snntorch", "spikingjelly IF", "lava-dl by script", "spikingjelly mixed"],
 )
 def test_the_common_time_step_is_recognised_and_said(nodes: list[Node]) -> None:
     dt, notes = settle_dt(nodes, None, None)

@@ -158,3 +158,19 @@ def test_every_problem_is_a_graph_error_with_a_way_out() -> None:
             assert isinstance(problem.error, GraphError)
             assert problem.error.got
             assert problem.error.next_step
+
+
+def test_the_node_that_no_edge_names_is_said_but_not_taken() -> None:
+    """As in two published files: edges to ``lif``, the node called ``lif1``."""
+    inner = {"input": INPUT, "lif1": IF, "w_rec": W, "output": OUTPUT}
+    tree = graph({"rec": {**RECURRENT, "nodes": inner}, "in": INPUT, "out": OUTPUT}, ("in", "rec"), ("rec", "out"))
+    found = [p.error for p in problems(tree) if "not there" in p.error.what]
+    assert len(found) == 4
+    assert all("no edge names 'rec.lif1': if it is meant, rename it to 'lif'" in error.next_step for error in found)
+
+
+def test_where_several_nodes_are_without_edges_none_is_said() -> None:
+    tree = graph({"in": INPUT, "a": IF, "b": IF, "out": OUTPUT}, ("in", "lif"), ("lif", "out"))
+    found = [p.error for p in problems(tree) if "not there" in p.error.what]
+    assert found
+    assert all(error.next_step == "export the network again with the nir package" for error in found)
