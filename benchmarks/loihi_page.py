@@ -48,8 +48,9 @@ Whatever happens ends in a typed error with Lava's last words: a timeout (`Worke
 inside one of Lava's processes, no memory (`WorkerError`), no Lava (`LavaMissing`). Ctrl-C, and the death of the caller,
 take the worker's whole process group along. On Linux every process below it also asks the kernel to die with its parent.
 Lava's channels and our recordings are anonymous memory inherited by `fork`. What keeps a name for a moment is each of
-Lava's semaphores while Python makes it: a kill in just that moment leaves an empty file `sem.XXXXXX` in `/dev/shm` (seen
-once in about 150 kills).
+Lava's semaphores while Python makes it: a kill in just that moment leaves a file `sem.XXXXXX` or `sem.neurokd-PID-XXXXXXXX` in
+`/dev/shm` (seen once in about 150 kills). When a worker ends, the first kind is removed if it was made since that worker
+started and no process has it open; the second, which is certainly ours, whenever a worker starts or ends.
 
 {many}
 
@@ -89,8 +90,9 @@ program.population)` adds them up. Do not import torch in such a script: torch c
 `reset_offset=1`: without it the biases integrated while the pipeline fills stay in the membranes). `netx.read(path)`
 makes a Program of a file. netx fixes much; what it cannot hold is refused, every reason at once, each at its node:
 
-- a bias finer than 64 (its LIF has bias exponent 6): `netx.round_biases`, `--round-biases`, moves biases to multiples of
-  64, which is another network, to be compared on the simulator before it is used;
+- a bias finer than 64 (its LIF has bias exponent 6): `netx.round_biases`, `neurokd-deploy netx write --round-biases`,
+  moves biases to multiples of 64 and says how many of each layer moved and by how much at most (`netx.biases_moved`);
+  that is another network, to be compared on the simulator before it is used;
 - subtract reset, refractory periods, readouts;
 - anything but a chain of layers: skip connections, several inputs of a layer, feedback over layers. A fully connected
   layer may hear itself one step later (`dense_rec`);
