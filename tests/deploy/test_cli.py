@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -452,3 +452,21 @@ def test_as_a_program(folder: Path) -> None:
     assert bad.returncode == 3
     assert bad.stderr.startswith("error:")
     assert "Traceback" not in bad.stderr
+
+
+def test_rounded_biases_are_counted(deploy: Cli, as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
+    program = runfolder.program_of(folder, "loihi2")
+    fine = program.populations[0]
+    fine = replace(fine, bias_mant=np.arange(fine.size), bias_exp=4)
+    moved = tmp_path / "fine.npz"
+    replace(program, populations=(fine, *program.populations[1:])).save(moved)
+    refused = deploy("netx", "write", moved, tmp_path / "a.net")
+    assert refused.code == 4
+    assert f"of {fine.size} biases finer than 64" in refused.err
+    assert "--round-biases" in refused.err
+    written = deploy("netx", "write", moved, tmp_path / "a.net", "--round-biases")
+    assert written.code == 0, written.err
+    count = sum(value * 16 % 64 != 0 for value in range(fine.size))
+    assert f"{fine.name}: {count} of {fine.size} biases moved by up to 32" in written.out
+    facts = as_json("netx", "write", moved, tmp_path / "a.net", "--round-biases")
+    assert facts["biases_moved"][fine.name] == {"moved": count, "of": fine.size, "by_up_to": 32}
