@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from deploy.simulator import vectors as vec
 from deploy.simulator.fields import COPIED, gather_image
+from deploy.simulator.patterns import look_up_image, operations, pack_bits
 from deploy.simulator.vectors import LANES, U, emit, events
 
 Array = Any  # numpy arrays; numba specialises on their types
@@ -89,12 +90,14 @@ _scatter_96, _scatter_128, _scatter_160, _scatter_192, _scatter_256 = (
 @njit(cache=True, nogil=True)
 def conv_events(
     source: Array, weights: Array, inner: int, multiplier: int, group: Array, sites: Array, shape: Array,
-    graded: bool, scratch: Array, field_weights: Array, field_shape: Array, fields_from: int, fanout: Array, step: int,
-    exponent: int, lag: int, first: int, fresh: bool, sums: Array, synops: Array,
+    graded: bool, scratch: Array, field_weights: Array, field_shape: Array, fields_from: int, table: Array,
+    patterns_from: int, fanout: Array, step: int, exponent: int, lag: int, first: int, fresh: bool, sums: Array,
+    synops: Array,
 ) -> None:  # fmt: skip
     """Spikes through a convolution, scattered from each event onto a canvas wider than the output image.
 
-    A step with at least ``fields_from`` events is gathered instead (:func:`deploy.simulator.fields.gather_image`). An
+    A step with at least ``patterns_from`` events is looked up instead (:mod:`deploy.simulator.patterns`), one with at
+    least ``fields_from`` is gathered (:func:`deploy.simulator.fields.gather_image`). An
     event adds, in each output row it reaches, one run of weights (its taps along x, times output channels) or, where
     taps land apart, one run a tap. All runs of a block have the same length, whatever the event: a loop of changing
     length costs more in mispredicted branches than the zero weights it saves. What lands beside the image is dropped.
@@ -111,22 +114,30 @@ def conv_events(
             multiplier's shift.
         graded: Whether events carry values above 1.
         field_weights, field_shape: ``weights`` and ``shape`` of :func:`deploy.simulator.fields.gather_image`.
+        table: From :func:`deploy.simulator.patterns.pattern_table`.
         scratch: int16 or int32 ``[H', canvas width, canvas channels]``, all zero; int16 where no sum can leave it.
         sums: int32 ``[B, S, H'*W'*O]``; the rest as :func:`dense_events`.
     """
     index = np.empty(source.shape[2] + COPIED, np.uint32)
     before = np.empty(field_shape[1] * field_shape[2] + 1, np.uint32)
     field = np.empty(field_weights.shape[0] + COPIED, np.uint32)
-    total = np.empty(field_shape[11] * field_weights.shape[1], np.int32)
-    canvas = scratch.reshape(-1)
+    total = np.empty(field_shape[11] * max(field_weights.shape[1], table.shape[1]), np.int32)
+    bits = np.zeros(field_shape[1] + 2 * field_shape[7], np.uint64)
+    canvas, patterned = scratch.reshape(-1), table.shape[0] > 0
     for b in range(sums.shape[0]):
         for s in range(sums.shape[1]):
-            row, count, operations = source[b, max(0, min(first + s - lag, source.shape[1] - 1))], 0, 0
-            if first + s - lag >= 0:
+            row, count, met = source[b, max(0, min(first + s - lag, source.shape[1] - 1))], 0, 0
+            arrived = first + s - lag >= 0
+            if patterned and arrived and pack_bits(row, field_shape, bits) >= U(patterns_from):
+                met = operations(row, fanout)
+                synops[b, s] = met if fresh else synops[b, s] + met
+                look_up_image(bits, table, field_shape, total, step, exponent, fresh, sums[b, s])
+                continue
+            if arrived:
                 count = events(row, index)
                 for e in range(count):
-                    operations += fanout[index[U(e)]]
-            synops[b, s] = operations if fresh else synops[b, s] + operations
+                    met += fanout[index[U(e)]]
+            synops[b, s] = met if fresh else synops[b, s] + met
             if count >= fields_from:
                 gather_image(
                     row, index, field_weights, field_shape, before, field, total, step, exponent, fresh, sums[b, s]

@@ -147,6 +147,7 @@ def _collect(index: Array, before: Array, shape: Array, top: int, left: int, fie
 
 @njit(cache=True, nogil=True, inline="always")
 def _sum(total: Array, to: int, weights: Array, stride: int, field: Array, count: int) -> None:
+    """``total[to : to + stride]`` = the sum of the rows of ``weights`` that ``field[:count]`` names."""
     at = U(0)
     while at + U(MIDDLE) <= stride:
         _sum_field_middle(total, to + at, weights, at, stride, field, count)

@@ -7,7 +7,9 @@ import pytest
 
 from deploy import reference, simulator
 from deploy.program import Conv, Input, Population, Program
+from deploy.simulator import canvas
 from deploy.simulator.canvas import divider
+from deploy.simulator.patterns import pattern_table
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,46 @@ GEOMETRIES = [
     ((2, 5, 5), (80, 2, 2, 4), {}),  # runs of 320
     ((2, 5, 5), (96, 2, 1, 5), {"padding": (0, 2)}),  # runs of 480
 ]
+
+
+PATTERNED = [
+    ((1, 11, 11), (16, 1, 5, 5), {"stride": (2, 2), "padding": (2, 2)}, True),
+    ((1, 9, 40), (20, 1, 3, 8), {"padding": (1, 12), "stride": (1, 3)}, True),  # 64 bits a row, 256 patterns
+    ((1, 9, 40), (20, 1, 3, 8), {"padding": (1, 13)}, False),  # 66 bits
+    ((1, 70, 3), (48, 1, 5, 2), {"dilation": (2, 1), "padding": (3, 0)}, True),
+    ((2, 9, 21), (33, 2, 3, 4), {"padding": (1, 2), "stride": (1, 2)}, True),
+    ((4, 6, 9), (17, 4, 5, 2), {"padding": (2, 1)}, True),
+    ((4, 6, 9), (17, 4, 5, 3), {"padding": (2, 1)}, False),  # 12 bits a pattern
+    ((1, 8, 8), (64, 1, 3, 3), {}, True),
+    ((1, 8, 8), (65, 1, 3, 3), {}, False),
+    ((1, 7, 9), (4, 1, 3, 3), {}, False),  # an image of fewer than 64 places
+    ((1, 9, 9), (4, 1, 4, 3), {}, False),
+    ((1, 9, 9), (16, 1, 3, 3), {"dilation": (1, 2)}, False),
+    ((1, 30, 64), (33, 1, 5, 1), {"stride": (3, 2)}, True),
+]
+
+
+@pytest.mark.parametrize(("shape", "weights", "geometry", "open_"), PATTERNED)
+def test_patterns_equal_the_reference_and_are_used_where_they_fit(
+    shape: tuple[int, int, int], weights: tuple[int, ...], geometry: dict[str, object], open_: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(canvas, "A_LOOKUP", 0)
+    rng = np.random.default_rng(len(str(geometry)))
+    spread = Conv("s", "in", "image", np.where(rng.random((shape[0], 1, 1, 1)) < 0.8, 254, -256))
+    conv = Conv("c", "image", "out", rng.integers(-60, 60, weights) * 2, **geometry)  # type: ignore[arg-type]
+    out = conv.output_shape(shape)
+    image = Population("image", shape, 4095, 4095, 200, np.zeros(int(np.prod(shape)), int))
+    last = Population("out", out, 4095, 410, 500, np.zeros(int(np.prod(out)), int))
+    program = Program(Input("in", (1, *shape[1:])), (image, last), (spread, conv))
+    assert (len(pattern_table(conv.weights // 2, shape, conv)) > 0) == open_
+    for activity in (0.03, 0.5, 1.0):
+        spikes = (rng.random((4, 2, 1, *shape[1:])) < activity).astype(np.uint8)
+        expected = reference.run(program, spikes)
+        got = simulator.run(program, spikes, record="all", record_state="all")
+        np.testing.assert_array_equal(got.u["out"], expected.u["out"])
+        np.testing.assert_array_equal(got.counters["out"].synops, expected.counters["out"].synops)
+        assert expected.spikes["image"].any()
 
 
 @pytest.mark.parametrize("bits", [1, 3])
