@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from deploy.program import Conv, Shape
 from deploy.simulator.layout import aligned, padded
-from deploy.simulator.patterns import pattern_table
+from deploy.simulator.patterns import NONE, Patterns, patterns
 from deploy.simulator.vectors import LANES
 
 NEVER: Final = 1 << 40
@@ -19,7 +19,7 @@ NEVER: Final = 1 << 40
 # activity: what scattering spends on an event beside its weights, and gathering on an output whatever it gathers.
 AN_EVENT: Final = 5
 AN_OUTPUT: Final = 42
-A_LOOKUP: Final = 0.8  # what looking up 16 lanes of a kernel row spends
+A_LOOKUP: Final = 0.8  # what looking up 16 lanes of a piece of a kernel row spends
 
 
 def divider(outer: int, inner: int) -> tuple[int, int]:
@@ -160,14 +160,14 @@ def _by_input_channel(conv: Conv, step: int) -> npt.NDArray[np.int16]:
 class Fields:
     """How outputs gather from their fields; see :func:`deploy.simulator.fields.gather_image` for the arrays.
 
-    ``least``: from how many events a step on it is faster than scattering; ``table`` and ``least_looked_up``: the
+    ``least``: from how many events a step on it is faster than scattering; ``patterns`` and ``least_looked_up``: the
     same of :mod:`deploy.simulator.patterns`.
     """
 
     weights: npt.NDArray[np.int8] | npt.NDArray[np.int16]
     shape: npt.NDArray[np.int64]
     least: int
-    table: npt.NDArray[np.int16]
+    patterns: Patterns
     least_looked_up: int
 
 
@@ -175,7 +175,7 @@ def fields(conv: Conv, shape: Shape, out: Shape, step: int, *, possible: bool) -
     """Tables for a channel-last source; where not ``possible``, or the geometry forbids it, ones that are not used."""
     units = conv.weights // step
     if not possible or conv.groups > 1 or conv.dilation[1] > 1:
-        return Fields(np.zeros((1, LANES), np.int8), np.zeros(13, np.int64), NEVER, np.zeros((0, 1), np.int16), NEVER)
+        return Fields(np.zeros((1, LANES), np.int8), np.zeros(13, np.int64), NEVER, NONE, NEVER)
     outgoing = np.ascontiguousarray(units.transpose(2, 3, 1, 0).reshape(-1, out[0]))
     small = units.min(initial=0) >= -128 and units.max(initial=0) <= 127
     weights = padded(outgoing.astype(np.int8 if small else np.int16))
@@ -184,9 +184,9 @@ def fields(conv: Conv, shape: Shape, out: Shape, step: int, *, possible: bool) -
     vectors = height / conv.stride[0] * -(-width // conv.stride[1]) * weights.shape[1] / LANES
     an_event, outputs = AN_EVENT + vectors, out[1] * out[2]
     least = max(1, round(AN_OUTPUT * outputs / an_event))  # before the first spike arrives there is no row
-    table = pattern_table(units, shape, conv)
-    looked_up = max(1, round(A_LOOKUP * height * table.shape[1] / LANES * outputs / an_event))
-    return Fields(weights, np.array(numbers, np.int64), least, table, looked_up)
+    found = patterns(units, shape, conv)
+    looked_up = max(1, round(A_LOOKUP * found.lookups * outputs / an_event))
+    return Fields(weights, np.array(numbers, np.int64), least, found, looked_up)
 
 
 def conv_fanout(conv: Conv, shape: Shape, out: Shape) -> npt.NDArray[np.int32]:

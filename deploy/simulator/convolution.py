@@ -91,8 +91,8 @@ _scatter_96, _scatter_128, _scatter_160, _scatter_192, _scatter_256 = (
 def conv_events(
     source: Array, weights: Array, inner: int, multiplier: int, group: Array, sites: Array, shape: Array,
     graded: bool, scratch: Array, field_weights: Array, field_shape: Array, fields_from: int, table: Array,
-    patterns_from: int, fanout: Array, step: int, exponent: int, lag: int, first: int, fresh: bool, sums: Array,
-    synops: Array,
+    pieces: Array, patterns_from: int, fanout: Array, step: int, exponent: int, lag: int, first: int, fresh: bool,
+    sums: Array, synops: Array,
 ) -> None:  # fmt: skip
     """Spikes through a convolution, scattered from each event onto a canvas wider than the output image.
 
@@ -114,7 +114,7 @@ def conv_events(
             multiplier's shift.
         graded: Whether events carry values above 1.
         field_weights, field_shape: ``weights`` and ``shape`` of :func:`deploy.simulator.fields.gather_image`.
-        table: From :func:`deploy.simulator.patterns.pattern_table`.
+        table, pieces: ``table`` and ``shape`` of :class:`deploy.simulator.patterns.Patterns`.
         scratch: int16 or int32 ``[H', canvas width, canvas channels]``, all zero; int16 where no sum can leave it.
         sums: int32 ``[B, S, H'*W'*O]``; the rest as :func:`dense_events`.
     """
@@ -122,16 +122,16 @@ def conv_events(
     before = np.empty(field_shape[1] * field_shape[2] + 1, np.uint32)
     field = np.empty(field_weights.shape[0] + COPIED, np.uint32)
     total = np.empty(field_shape[11] * max(field_weights.shape[1], table.shape[1]), np.int32)
-    bits = np.zeros(field_shape[1] + 2 * field_shape[7], np.uint64)
+    bits = np.zeros((field_shape[1] + 2 * field_shape[7]) * pieces[2], np.uint64)
     canvas, patterned = scratch.reshape(-1), table.shape[0] > 0
     for b in range(sums.shape[0]):
         for s in range(sums.shape[1]):
             row, count, met = source[b, max(0, min(first + s - lag, source.shape[1] - 1))], 0, 0
             arrived = first + s - lag >= 0
-            if patterned and arrived and pack_bits(row, field_shape, bits) >= U(patterns_from):
+            if patterned and arrived and pack_bits(row, field_shape, pieces[2], bits) >= U(patterns_from):
                 met = operations(row, fanout)
                 synops[b, s] = met if fresh else synops[b, s] + met
-                look_up_image(bits, table, field_shape, total, step, exponent, fresh, sums[b, s])
+                look_up_image(bits, table, pieces, field_shape, total, step, exponent, fresh, sums[b, s])
                 continue
             if arrived:
                 count = events(row, index)

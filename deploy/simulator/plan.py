@@ -149,8 +149,9 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
         def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
             convolution.conv_events(
                 given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape,
-                graded, canvas, gathered.weights, gathered.shape, gathered.least, gathered.table,
-                gathered.least_looked_up, fanout, step, conv.weight_exp, conv.delay, first, fresh, sums, synops,
+                graded, canvas, gathered.weights, gathered.shape, gathered.least, gathered.patterns.table,
+                gathered.patterns.shape, gathered.least_looked_up, fanout, step, conv.weight_exp, conv.delay, first,
+                fresh, sums, synops,
             )  # fmt: skip
 
         return add

@@ -96,6 +96,14 @@ def number(builder: Any, data: Any, at: Any) -> Any:
     return builder.zext(value, INT64) if value.type.width < INT64.width else value
 
 
+def bits_at(builder: Any, words: Any, shift: Any) -> Any:
+    """The bits from bit ``shift`` of ``words`` (uint64) on: 64 of them, or 57 where they begin within a byte."""
+    byte = builder.gep(builder.bitcast(words, ir.IntType(8).as_pointer()), [builder.lshr(shift, place(3))])
+    value = builder.load(builder.bitcast(byte, INT64.as_pointer()))
+    value.align = 1
+    return builder.lshr(value, builder.and_(shift, place(7)))
+
+
 def loop(builder: Any, stop: Any, step: int = 1) -> Any:
     return cgutils.for_range_slice(builder, place(0), stop, place(step), INT64)
 

@@ -9,7 +9,7 @@ from deploy import reference, simulator
 from deploy.program import Conv, Input, Population, Program
 from deploy.simulator import canvas
 from deploy.simulator.canvas import divider
-from deploy.simulator.patterns import pattern_table
+from deploy.simulator.patterns import patterns
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,16 @@ GEOMETRIES = [
 PATTERNED = [
     ((1, 11, 11), (16, 1, 5, 5), {"stride": (2, 2), "padding": (2, 2)}, True),
     ((1, 9, 40), (20, 1, 3, 8), {"padding": (1, 12), "stride": (1, 3)}, True),  # 64 bits a row, 256 patterns
-    ((1, 9, 40), (20, 1, 3, 8), {"padding": (1, 13)}, False),  # 66 bits
+    ((1, 9, 40), (20, 1, 3, 8), {"padding": (1, 13)}, True),  # 66 bits: two words, pieces of 4 bits
+    ((1, 9, 70), (20, 1, 3, 9), {"padding": (1, 13)}, True),
     ((1, 70, 3), (48, 1, 5, 2), {"dilation": (2, 1), "padding": (3, 0)}, True),
     ((2, 9, 21), (33, 2, 3, 4), {"padding": (1, 2), "stride": (1, 2)}, True),
-    ((4, 6, 9), (17, 4, 5, 2), {"padding": (2, 1)}, True),
-    ((4, 6, 9), (17, 4, 5, 3), {"padding": (2, 1)}, False),  # 12 bits a pattern
+    ((16, 12, 12), (32, 16, 3, 3), {"stride": (2, 2)}, True),
+    ((16, 5, 5), (33, 16, 3, 3), {"padding": (1, 1)}, True),
+    ((16, 5, 5), (16, 16, 5, 3), {"padding": (4, 4), "dilation": (2, 1)}, True),
+    ((8, 6, 20), (64, 8, 3, 8), {"padding": (0, 2), "stride": (2, 3)}, True),  # 64 bits, from whole bytes on
+    ((3, 6, 25), (17, 3, 5, 19), {"padding": (2, 7)}, True),  # 57 bits, from anywhere on
+    ((2, 6, 30), (17, 2, 5, 29), {}, False),  # 58 bits, from anywhere on
     ((1, 8, 8), (64, 1, 3, 3), {}, True),
     ((1, 8, 8), (65, 1, 3, 3), {}, False),
     ((1, 7, 9), (4, 1, 3, 3), {}, False),  # an image of fewer than 64 places
@@ -88,7 +93,7 @@ def test_patterns_equal_the_reference_and_are_used_where_they_fit(
     image = Population("image", shape, 4095, 4095, 200, np.zeros(int(np.prod(shape)), int))
     last = Population("out", out, 4095, 410, 500, np.zeros(int(np.prod(out)), int))
     program = Program(Input("in", (1, *shape[1:])), (image, last), (spread, conv))
-    assert (len(pattern_table(conv.weights // 2, shape, conv)) > 0) == open_
+    assert (len(patterns(conv.weights // 2, shape, conv).table) > 0) == open_
     for activity in (0.03, 0.5, 1.0):
         spikes = (rng.random((4, 2, 1, *shape[1:])) < activity).astype(np.uint8)
         expected = reference.run(program, spikes)
