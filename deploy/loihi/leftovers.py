@@ -22,7 +22,7 @@ SHARED: Final = Path("/dev/shm")
 PROCESSES: Final = Path("/proc")
 SEMAPHORES: Final = "neurokd"  # as in worker.py, which can import nothing from here
 SETTLE_SECONDS: Final = 0.1
-_NAMED: Final = re.compile(rf"sem\.{SEMAPHORES}-\d+-\w+")
+_NAMED: Final = re.compile(rf"sem\.{SEMAPHORES}-(\d+)-\w+")
 _UNNAMED: Final = re.compile(r"sem\.[A-Za-z0-9]{6}")
 _SIZE: Final = 32  # bytes of glibc's sem_t on 64-bit machines
 
@@ -51,11 +51,28 @@ def clear(since: float | None = None, *, shared: Path = SHARED) -> list[Path]:
 def _candidates(shared: Path, since: float | None) -> Iterator[Path]:
     with suppress(OSError):
         for path in shared.iterdir():
-            named = _NAMED.fullmatch(path.name) is not None
+            named = _maker_is_dead(path.name)
             if (named or (since is not None and _UNNAMED.fullmatch(path.name))) and _is_semaphore(path):
                 with suppress(OSError):
                     if named or (since is not None and path.stat().st_mtime >= since):
                         yield path
+
+
+def _maker_is_dead(name: str) -> bool:
+    """Whether a name of our own holds the number of a process that is no more.
+
+    A living one may be between making its name and taking it away; the file is then mapped under glibc's name for it.
+    """
+    found = _NAMED.fullmatch(name)
+    if found is None:
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _is_semaphore(path: Path) -> bool:

@@ -42,10 +42,16 @@ def leave(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_names_of_our_own_go_whatever_their_age(leave: Callable[..., Path], tmp_path: Path) -> None:
-    path = leave("sem.neurokd-123-ab_cd1")
+    path = leave("sem.neurokd-99999999999-ab_cd1")  # no process has such a number
     os.utime(path, (1, 1))
     assert leftovers.clear(shared=tmp_path) == [path]
     assert not path.exists()
+
+
+def test_names_of_a_living_worker_stay(leave: Callable[..., Path], tmp_path: Path) -> None:
+    path = leave(f"sem.neurokd-{os.getpid()}-ab_cd1")
+    assert leftovers.clear(time.time() - 60, shared=tmp_path) == []
+    assert path.exists()
 
 
 def test_unnamed_ones_go_only_if_made_while_the_worker_ran(leave: Callable[..., Path], tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_others_stay(leave: Callable[..., Path], tmp_path: Path, name: str, size
 def test_links_and_folders_stay(leave: Callable[..., Path], tmp_path: Path) -> None:
     target = leave("kept")
     (tmp_path / "sem.Ab3dEf").symlink_to(target)
-    (tmp_path / "sem.neurokd-1-folder").mkdir()
+    (tmp_path / "sem.neurokd-99999999999-folder").mkdir()
     assert leftovers.clear(0.0, shared=tmp_path) == []
     assert target.exists()
 
