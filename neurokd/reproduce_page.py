@@ -106,11 +106,21 @@ def _set(cells: Path, data: str, seeds: int) -> list[str]:
             parts += [f"### {title}", _table(rows, data)]
     absent = missing(ROWS, cells, data, seeds)
     if absent:
-        parts.append(f"Not run yet: {', '.join(absent)}.")
+        parts.append(f"Not run yet: {_named(absent, len(ROWS))}.")
     broken = sorted(path.name.removesuffix(".failed.json") for path in cells.glob(f"{data}-*.failed.json"))
     if broken:
         parts.append(f"Failed: {', '.join(broken)}; the reasons are in the `.failed.json` files.")
     return parts
+
+
+def _named(absent: Sequence[str], rows: int) -> str:
+    """``teacher s1, ta s1; all of s2, s3`` for what is missing."""
+    by_seed: dict[str, list[str]] = {}
+    for name in absent:
+        by_seed.setdefault(name.rsplit(" ", 1)[1], []).append(name)
+    whole = [seed for seed, names in by_seed.items() if len(names) == rows]
+    single = [name for seed, names in by_seed.items() if seed not in whole for name in names]
+    return "; ".join([*([", ".join(single)] if single else []), *([f"all of {', '.join(whole)}"] if whole else [])])
 
 
 def _networks(cells: Path, data: str) -> list[str]:

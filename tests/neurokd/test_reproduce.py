@@ -71,7 +71,12 @@ def test_the_page_shows_every_row_and_what_is_missing(done: Path, tmp_path: Path
     text = written.read_text()
     assert all(f"| {reproduce_page.NAMES[name]} |" in text for name in ALL)
     assert "Table III" in text
-    assert "Not run yet: teacher s2" in text
+    assert "Not run yet: all of s2." in text
+    lost = grid.cell_path(done / "cells", "digits", "full-l1", 1)
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert "Not run yet: full-l1 s1; all of s2." in reproduce_page.page(done / "cells", ["digits"], 3)
+    lost.write_bytes(kept)
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
