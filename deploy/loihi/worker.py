@@ -90,12 +90,20 @@ class AnonymousMemory:
 class LoudProcess(transport.SystemProcess):
     """Lava's process, but an exception in it ends the run at once with its traceback; Lava would wait for ever."""
 
-    started: ClassVar[list[LoudProcess]] = []
+    running: ClassVar[set[int]] = set()  # process numbers: Lava closes the objects, which then do not tell theirs
 
     def start(self) -> None:
         """Start it, and have it watched."""
         super().start()
-        LoudProcess.started.append(self)
+        LoudProcess.running.add(self.pid)
+
+    def join(self) -> None:
+        """Wait for its end, look how it ended, let go of it."""
+        if not self._is_done:
+            mp.Process.join(self)
+            LoudProcess.running.discard(self.pid)
+            _look_at(self.exitcode)
+        super().join()
 
     def run(self) -> None:
         """Run Lava's loop; on an exception print it and end this worker."""
@@ -159,29 +167,33 @@ def end_with_children() -> None:
     """End this process when one of Lava's fails or is killed (out of memory); Lava itself would wait for ever.
 
     A thread looks, for a signal is not enough: it may reach another thread than the one that waits, and then Python
-    runs no handler (1 of 20 kills ended only by its timeout, after 59 s).
+    runs no handler (1 of 20 kills ended only by its timeout, after 59 s). It must not fail: its traceback would hold
+    stderr's lock, and a process forked meanwhile would wait for that lock for ever (1 of 10 runs of 20 programs).
     """
 
     def watch() -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            for child in tuple(LoudProcess.started):
-                code = _exit_code(child)
-                if code is not None and code < 0:
-                    print(f"one of Lava's processes was ended by signal {-code}", file=sys.stderr, flush=True)
-                if code:
-                    os._exit(EXIT_PROCESS_FAILED)
+            for process in tuple(LoudProcess.running):
+                _look_at(_exit_code(process))
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _exit_code(child: LoudProcess) -> int | None:
-    """How a process ended, negative for a signal, without reaping it: Lava joins it later."""
+def _look_at(code: int | None) -> None:
+    """End this process if one of Lava's ended in another way than by coming to its end."""
+    if code is not None and code < 0:
+        print(f"one of Lava's processes was ended by signal {-code}", file=sys.stderr, flush=True)
+    if code:
+        os._exit(EXIT_PROCESS_FAILED)
+
+
+def _exit_code(process: int) -> int | None:
+    """How a process ended, negative for a signal, without reaping it; None while it runs, and once it was joined."""
     try:
-        found = os.waitid(os.P_PID, child.pid or 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, AttributeError):  # reaped already, by multiprocessing; or a system without waitid
-        code: int | None = child.exitcode
-        return code
+        found = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):  # joined, which looks itself; or a system without waitid
+        return None
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

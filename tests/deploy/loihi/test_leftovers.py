@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.loihi import leftovers, process
+from deploy.loihi import client, leftovers, process
 
 KILLED_WHILE_NAMED = """
     import multiprocessing, multiprocessing.synchronize as s, os, signal, sys, time
@@ -25,6 +25,23 @@ KILLED_WHILE_NAMED = """
     import _multiprocessing
     _multiprocessing.SemLock(1, 1, 1, s.SemLock._make_name(), False)  # unlink=False: the name stays, as after a kill
     os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+KILLED_AFTER_ANOTHER_WAS_JOINED = """
+    import multiprocessing, os, signal, sys, time
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    worker.end_with_children()
+    first = worker.LoudProcess(target=time.sleep, args=(0,))
+    first.start()
+    first.join()
+    time.sleep(4 * worker.LOOK_SECONDS)  # the thread that looks must outlive a process that Lava has closed
+    second = worker.LoudProcess(target=time.sleep, args=(60,))
+    second.start()
+    os.kill(second.pid, signal.SIGKILL)
+    time.sleep(50)
 """
 
 
@@ -155,3 +172,14 @@ def test_a_worker_that_never_started_leaves_nothing_to_clear(tmp_path: Path) -> 
     ended = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True)
     process.end_group(ended)
     assert ended.returncode is not None
+
+
+@pytest.mark.lava
+def test_a_kill_is_noticed_after_other_processes_ended(lava: client.WorkerInfo) -> None:
+    script = textwrap.dedent(KILLED_AFTER_ANOTHER_WAS_JOINED)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(process.WORKER)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ended by signal 9" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 69
