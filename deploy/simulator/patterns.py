@@ -48,7 +48,7 @@ class Patterns:
     @property
     def lookups(self) -> int:
         """Entries of 16 lanes that an output adds up."""
-        return (len(self.table) >> int(self.shape[0])) * self.table.shape[1] // WIDTHS[0]
+        return int((len(self.table) >> int(self.shape[0])) * self.table.shape[1] // WIDTHS[0])
 
 
 NONE: Final = Patterns(np.zeros((0, 1), np.int16), np.zeros(3, np.int64))
