@@ -17,12 +17,13 @@ from deploy.files import write_json  # noqa: E402
 IMAGES = 10_000
 
 
-def cell(folder: Path, row: str, seed: int, wrong: int, first: int = 0) -> None:
+def cell(folder: Path, row: str, seed: int, wrong: int, first: int = 0, validation: float | None = None) -> None:
     """A network that is wrong on ``wrong`` images from ``first`` on."""
     right = np.ones(IMAGES, bool)
     right[first : first + wrong] = False
     facts: dict[str, Any] = {
         "row": row, "seed": seed, "accuracy": 100 * float(right.mean()), "parameters": 7, "spikes_per_sample": 3.0,
+        "validation": 100 * float(right.mean()) if validation is None else validation,
         "right": base64.b85encode(np.packbits(right).tobytes()).decode(),
     }  # fmt: skip
     write_json(folder / f"mnist-{row}-s{seed}.json", facts)
@@ -63,9 +64,23 @@ def test_the_table_has_a_column_a_set_and_the_goals(tmp_path: Path) -> None:
         for r in distillation.figures(tmp_path, "mnist")
     ]
     text = distillation.table(rows)
-    assert "| | MNIST, 1 seeds |" in text
+    assert "| | MNIST, 1 seed |" in text
     assert "| accuracy, teacher | 99.40 (≥ 98.8) |" in text
 
 
 def test_no_cells_no_figures(tmp_path: Path) -> None:
     assert distillation.figures(tmp_path, "mnist") == []
+
+
+def test_the_best_row_is_chosen_by_validation_images(tmp_path: Path) -> None:
+    for name, wrong, validation in (("student", 200, 98.0), ("full-l2", 100, 97.0), ("full-kl", 150, 98.5)):
+        cell(tmp_path, name, 0, wrong, validation=validation)
+    found = {row.metric: row.value for row in distillation.figures(tmp_path, "mnist")}
+    assert found["best distilled student"] == "full-kl"
+
+
+def test_the_table_says_where_rows_have_other_numbers_of_seeds(tmp_path: Path) -> None:
+    for name, seed in (("teacher", 0), ("teacher", 1), ("student", 0)):
+        cell(tmp_path, name, seed, 60)
+    rows = [{**vars(row), "versions": dict(row.versions)} for row in distillation.figures(tmp_path, "mnist")]
+    assert "| | MNIST, 1 to 2 seeds |" in distillation.table(rows)
