@@ -98,7 +98,7 @@ bench-training: setup
 	$(BIN)/python -m benchmarks.training $(ARGS)
 	$(BIN)/python -m benchmarks.training_page
 
-# The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
+# The poster's tables with our networks: make reproduce ARGS="--data mnist --data-root DIR"; interrupted, it goes on.
 reproduce: setup
 	$(BIN)/neurokd reproduce $(ARGS)
 
@@ -123,6 +123,7 @@ validate: setup $(OTHERS)/sanafe/.installed $(OTHERS)/neurobench/.installed
 	$(VALIDATE) $(BIN)/python -m benchmarks.validate $(ARGS)
 	$(BIN)/python -m benchmarks.energy_page
 
+# The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
 finetune: setup
 	$(BIN)/python -m benchmarks.finetune $(ARGS)
 	$(BIN)/python -m benchmarks.pareto
