@@ -89,7 +89,16 @@ GRID: dict[str, Table] = {
             "population": 8,
         },
         "training": _stages(
-            {}, {}, {}, epochs=16, batch=128, lr=3e-3, shift=2, flip=True, views=8, precision="bfloat16"
+            {"weight_decay": 1e-2},
+            {},
+            {},
+            epochs=12,
+            batch=128,
+            lr=3e-3,
+            shift=2,
+            flip=True,
+            views=6,
+            precision="bfloat16",
         ),
     },
 }

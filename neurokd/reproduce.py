@@ -249,7 +249,7 @@ class Grid:
         folder, stage, name = self.work / row.name, self._stage(row), f"{self.config.data} {row.name}"
         common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
         if row.master:
-            master = checkpoint.load(self._checkpoint(row.master))
+            master = self._master(row.master)
             answers = self.work / f"answers of {row.master}"  # the same for every pupil of this master
             result = distill_stage(
                 network, master, self.data, self.encoding, stage, folder=folder, answers=answers, **common
@@ -259,6 +259,13 @@ class Grid:
             result = fit(network, self.data, self.encoding, stage, loss_terms=terms, checkpoint_dir=folder, **common)
         checkpoint.save(self._checkpoint(row.name), network, {"accuracy": result.accuracy})
         return network, result
+
+    def _master(self, name: str) -> SpikingNetwork:
+        """The trained network of a row; trained again where its cell came without its checkpoint, as in a clone."""
+        row = next(row for row in ROWS if row.name == name)
+        if self.cell(row).is_file() and not self._checkpoint(name).is_file():
+            self._train(row)
+        return checkpoint.load(self._checkpoint(name))
 
     def _facts(self, row: Row, network: SpikingNetwork, result: FitResult) -> Facts:
         right, spikes = judged(network, Feed(self.data.test, self.encoding))

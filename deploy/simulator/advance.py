@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -62,16 +63,39 @@ def bound(stage: Stage, buffers: Buffers, first: int, count: int) -> Iterator[Ca
     samples, steps, size = buffers.spikes[stage.population.name].shape
     sources = [buffers.spikes[block.source] for block in stage.blocks]
     constant = all(s.shape[1] == 1 < steps for s in sources) and all(b.lag == 0 for b in stage.blocks)
-    for piece in _pieces(samples, first, count, size):
+    rows = max(1, SUMS_BYTES // (4 * size))
+    if len(stage.blocks) == 1 and not stage.population.refractory and rows >= count:
+        yield _bound_stage(stage, buffers, sources[0], constant, (slice(0, samples), first, count), rows // count)
+        return
+    for piece in _pieces(samples, first, count, rows):
         yield _bound_piece(stage, buffers, sources, constant, piece)
 
 
-def _pieces(samples: int, first: int, count: int, neurons: int) -> Iterator[Piece]:
-    rows = max(1, SUMS_BYTES // (4 * neurons))
+def _pieces(samples: int, first: int, count: int, rows: int) -> Iterator[Piece]:
     together, window = max(1, rows // count), min(rows, count)
     for sample in range(0, samples, together):
         for step in range(first, first + count, window):
             yield slice(sample, sample + together), step, min(window, first + count - step)
+
+
+def _bound_stage(
+    stage: Stage, buffers: Buffers, source: Array, constant: bool, piece: Piece, together: int
+) -> Callable[[], None]:
+    """All samples of a population that one block reaches, in one call; ``together`` of them at a time."""
+    samples, first, count = piece
+    population, name, (block,) = stage.population, stage.population.name, stage.blocks
+    u, v = buffers.u[name], buffers.v[name]
+    rows, from_step = (1, 0) if constant else (count, first)
+    together = min(together, len(u))
+    sums = buffers.workspace.take("sums", "", (together, rows, u.shape[1]), np.int32)
+    synops = buffers.workspace.take("synops", "", (together, rows), np.int64)
+    tally = buffers.tallies[name][:, :, first : first + count]
+    arguments = (
+        source, *block.bind(), from_step, sums, synops, neurons.is_calm(population, stage.calm), constant, stage.bias,
+        *neurons.values(population), u, v, buffers.spikes[name], first, tally,
+        _window(buffers.u_record, name, piece), _window(buffers.v_record, name, piece),
+    )  # fmt: skip
+    return partial(block.stage, *arguments)
 
 
 def _bound_piece(
@@ -83,7 +107,7 @@ def _bound_piece(
     rows, from_step = (1, 0) if constant else (count, first)
     sums = buffers.workspace.take("sums", "", (*u.shape[:1], rows, u.shape[1]), np.int32)
     synops = buffers.workspace.take("synops", "", (*u.shape[:1], rows), np.int64)
-    adding = [(block.bind(), source[samples]) for block, source in zip(stage.blocks, sources, strict=True)]
+    adding = [(block.add, (given[samples], *block.bind())) for block, given in zip(stage.blocks, sources, strict=True)]
     tally = buffers.tallies[name][:, samples, first : first + count]
     operations, spikes = tally[4], buffers.spikes[name][samples]
     keep_u, keep_v = _window(buffers.u_record, name, piece), _window(buffers.v_record, name, piece)
@@ -91,7 +115,7 @@ def _bound_piece(
     def run() -> None:
         fresh = True
         for add, given in adding:
-            add(given, from_step, fresh, sums, synops)
+            add(*given, from_step, fresh, sums, synops)
             fresh = False
         operations[:] = synops
         neurons.scan_population(

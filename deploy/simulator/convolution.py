@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from deploy.simulator import vectors as vec
 from deploy.simulator.fields import COPIED, gather_image
+from deploy.simulator.neurons import scan_some
 from deploy.simulator.patterns import look_up_image, operations, pack_bits
 from deploy.simulator.vectors import LANES, U, emit, events
 
@@ -148,6 +149,29 @@ def conv_events(
                 )
                 _emit_image(scratch, shape, step, exponent, fresh, sums[b, s])
                 canvas[:] = 0
+
+
+@njit(cache=True, nogil=True)
+def conv_stage(
+    source: Array, weights: Array, inner: int, multiplier: int, group: Array, sites: Array, shape: Array,
+    graded: bool, scratch: Array, field_weights: Array, field_shape: Array, fields_from: int, table: Array,
+    pieces: Array, patterns_from: int, fanout: Array, step: int, exponent: int, lag: int,
+    from_step: int, sums: Array, synops: Array, calm: bool, constant: bool, bias: Array, du: int, dv: int, vth: int,
+    subtract: bool, u: Array, v: Array, spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """A population that one convolution reaches, as :func:`deploy.simulator.kernels.dense_stage`."""
+    for start in range(0, u.shape[0], sums.shape[0]):
+        some = slice(start, min(start + sums.shape[0], u.shape[0]))
+        turn = slice(0, some.stop - start)
+        conv_events(
+            source[some], weights, inner, multiplier, group, sites, shape, graded, scratch, field_weights, field_shape,
+            fields_from, table, pieces, patterns_from, fanout, step, exponent, lag, from_step, True, sums[turn],
+            synops[turn],
+        )  # fmt: skip
+        scan_some(
+            some, calm, sums[turn], synops[turn], constant, bias, du, dv, vth, subtract, u, v, spikes, first, tally,
+            keep_u, keep_v,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, inline="always")

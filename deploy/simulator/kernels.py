@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from deploy.simulator.neurons import scan_some
 from deploy.simulator.vectors import (
     LANES,
     MIDDLE,
@@ -81,6 +82,30 @@ def dense_events(
                     operations += fanout[index[U(e)]]
             emit(total, 0, step, exponent, fresh, sums[b, s])
             synops[b, s] = operations if fresh else synops[b, s] + operations
+
+
+@njit(cache=True, nogil=True)
+def dense_stage(
+    source: Array, weights: Array, fanout: Array, step: int, exponent: int, rows: int, graded: bool, lag: int,
+    from_step: int, sums: Array, synops: Array, calm: bool, constant: bool, bias: Array, du: int, dv: int, vth: int,
+    subtract: bool, u: Array, v: Array, spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """A population that one dense block reaches: :func:`dense_events` and the scan, some samples at a time.
+
+    One call where there were two for every few samples: threads that call often wait for the interpreter's lock (28x28
+    convolutions on two cores: 7 % of a chunk's time). Args as :func:`dense_events` (``from_step`` its ``first``) and
+    :func:`deploy.simulator.neurons.scan_some`, with sums and synops of the samples of one turn.
+    """
+    for start in range(0, u.shape[0], sums.shape[0]):
+        some = slice(start, min(start + sums.shape[0], u.shape[0]))
+        turn = slice(0, some.stop - start)
+        dense_events(
+            source[some], weights, fanout, step, exponent, rows, graded, lag, from_step, True, sums[turn], synops[turn]
+        )
+        scan_some(
+            some, calm, sums[turn], synops[turn], constant, bias, du, dv, vth, subtract, u, v, spikes, first, tally,
+            keep_u, keep_v,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, inline="always")

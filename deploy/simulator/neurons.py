@@ -52,16 +52,26 @@ def integrate(u: int, v: int, a: int, bias: int, current_factor: int, membrane_f
     return current, min(max(raw_v, np.int32(-limit)), limit), raw_u, raw_v
 
 
+def values(population: Population) -> tuple[int, int, int, bool]:
+    """What a scan needs to know of a population: ``(du, dv, vth, subtract)``."""
+    vth = population.vth if population.spiking else NEVER
+    return population.du, population.dv, vth, population.reset == "subtract"
+
+
+def is_calm(population: Population, calm: bool) -> bool:
+    """Whether :func:`calm_scan` may run it; ``calm``: no edge can be reached."""
+    return calm and population.du == MEMORYLESS
+
+
 def scan_population(
     population: Population, calm: bool, sums: Array, constant: bool, bias: Array, u: Array, v: Array, held: Array,
     spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
 ) -> None:  # fmt: skip
     """The scan of a population in its neuron mode; arrays as :func:`scan`, ``held`` as :func:`refractory_scan`."""
-    vth, subtract = population.vth if population.spiking else NEVER, population.reset == "subtract"
-    common = (sums, constant, bias, population.du, population.dv, vth, subtract, u, v)
+    common = (sums, constant, bias, *values(population), u, v)
     if population.refractory:
         refractory_scan(*common, population.refractory, held, spikes, first, tally, keep_u, keep_v)
-    elif calm and population.du == MEMORYLESS:
+    elif is_calm(population, calm):
         calm_scan(*common, spikes, first, tally, keep_u, keep_v)
     else:
         scan(*common, spikes, first, tally, keep_u, keep_v)
@@ -170,6 +180,25 @@ def calm_scan(
                     keep_u[b, s, some] = a << np.int32(6)
                 if keep_v.size:
                     keep_v[b, s, some] = state_v
+
+
+@njit(cache=True, nogil=True)
+def scan_some(
+    some: slice, calm: bool, sums: Array, synops: Array, constant: bool, bias: Array, du: int, dv: int, vth: int,
+    subtract: bool, u: Array, v: Array, spikes: Array, first: int, tally: Array, keep_u: Array, keep_v: Array,
+) -> None:  # fmt: skip
+    """:func:`scan`, or :func:`calm_scan` where ``calm``, of the samples ``some``; their synops go to ``tally[4]``.
+
+    ``sums`` and ``synops`` hold those samples alone, the other arrays all of them.
+    """
+    kept_u, kept_v, own = keep_u[some], keep_v[some], tally[:, some]
+    own[4] = synops
+    if calm:
+        calm_scan(
+            sums, constant, bias, du, dv, vth, subtract, u[some], v[some], spikes[some], first, own, kept_u, kept_v
+        )
+    else:
+        scan(sums, constant, bias, du, dv, vth, subtract, u[some], v[some], spikes[some], first, own, kept_u, kept_v)
 
 
 @njit(cache=True, nogil=True)

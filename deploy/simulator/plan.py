@@ -20,21 +20,25 @@ from deploy.simulator.neurons import stays_inside
 
 Array = npt.NDArray[Any]
 
-Add = Callable[[Array, int, bool, Array, Array], None]
+Kernel = Callable[..., None]
 INT16_MAX: Final = 32767
 KEPT_BYTES: Final = 64 * 1024 * 1024  # a workspace above this is given back to the system
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One synapse block: ``bind()(source, first, fresh, sums, synops)`` writes (fresh) or adds its target's sums.
+    """One synapse block and its kernels.
 
+    ``add(source, *bind(), first, fresh, sums, synops)`` writes (fresh) or adds its target's sums;
+    ``stage(source, *bind(), first, sums, synops, ...)`` is that and the target's scan, where no other block reaches it.
     What ``bind`` gives holds memory of its own, for one thread.
     """
 
     source: str
     lag: int
-    bind: Callable[[], Add]
+    add: Kernel
+    stage: Kernel
+    bind: Callable[[], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +124,8 @@ def _dense_block(program: Program, dense: Dense, graded: bool) -> Block:
     weights = padded(to_inner(outgoing, target.shape))
     fanout = np.count_nonzero(weights, axis=1).astype(np.int32)
     largest = max(int(weights.max(initial=0)), -int(weights.min(initial=0)), 1)
-
-    def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
-        kernels.dense_events(
-            given, weights, fanout, step, dense.weight_exp, INT16_MAX // largest, graded, dense.delay, first, fresh,
-            sums, synops,
-        )  # fmt: skip
-
-    return Block(dense.source, dense.delay, lambda: add)
+    given = (weights, fanout, step, dense.weight_exp, INT16_MAX // largest, graded, dense.delay)
+    return Block(dense.source, dense.delay, kernels.dense_events, kernels.dense_stage, lambda: given)
 
 
 def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
@@ -143,17 +141,12 @@ def _conv_block(program: Program, conv: Conv, graded: bool) -> Block:
     reached = conv_fanout(conv, shape, out).reshape(-1)
     fanout = np.ascontiguousarray(reached if channel_first else to_inner(reached, shape))
 
-    def bind() -> Add:
+    def bind() -> tuple[Any, ...]:
         canvas = aligned_zeros(tables.canvas, register)
+        return (
+            tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape, graded, canvas,
+            gathered.weights, gathered.shape, gathered.least, gathered.patterns.table, gathered.patterns.shape,
+            gathered.least_looked_up, fanout, step, conv.weight_exp, conv.delay,
+        )  # fmt: skip
 
-        def add(given: Array, first: int, fresh: bool, sums: Array, synops: Array) -> None:
-            convolution.conv_events(
-                given, tables.weights, tables.inner, tables.multiplier, tables.group, tables.sites, tables.shape,
-                graded, canvas, gathered.weights, gathered.shape, gathered.least, gathered.patterns.table,
-                gathered.patterns.shape, gathered.least_looked_up, fanout, step, conv.weight_exp, conv.delay, first,
-                fresh, sums, synops,
-            )  # fmt: skip
-
-        return add
-
-    return Block(conv.source, conv.delay, bind)
+    return Block(conv.source, conv.delay, convolution.conv_events, convolution.conv_stage, bind)

@@ -25,7 +25,9 @@ from deploy.simulator import plan as plan_module
 from deploy.simulator import threads as simulator_threads
 from deploy.simulator.advance import advance_stage
 from deploy.simulator.buffers import Workspace, at_rest
+from deploy.simulator.engine import Recording
 from deploy.simulator.plan import KEPT_BYTES, plan
+from deploy.spikes import stimulus
 from deploy.testing import random_case
 from deploy.trace import Trace
 
@@ -125,8 +127,32 @@ def test_a_large_sample_does_run_in_waves(monkeypatch: pytest.MonkeyPatch) -> No
     require_same(
         run(program, spikes_for(program, 80, 1), threads=2), run(program, spikes_for(program, 80, 1), threads=1)
     )
-    assert threading.get_ident() not in seen
-    assert seen
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("samples", "threads"), [(1, 1), (1, 2), (5, 2), (64, 2), (129, 2), (512, 3)])
+def test_chunks_cover_the_samples_and_are_even(samples: int, threads: int) -> None:
+    program = chain()
+    job = engine._job(program, stimulus(program, spikes_for(program, 3, samples)), Recording(frozenset(), frozenset()))
+    sizes = [part.stop - part.start for part in engine._chunks(job, threads)]
+    assert sum(sizes) == samples
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) % threads == 0 or len(sizes) == samples
+
+
+def test_the_error_that_ended_a_run_is_told_not_that_it_was_ended() -> None:
+    stop, reached = threading.Event(), threading.Barrier(2, timeout=5)
+    caller = threading.get_ident()
+
+    def work() -> int:
+        reached.wait()
+        if threading.get_ident() != caller:
+            raise MemoryError("no room")
+        stop.wait(5)
+        raise CancelledError
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(simulator_threads.together([work, work], 2, stop))
 
 
 def test_a_plan_is_made_once_and_goes_with_its_program() -> None:

@@ -66,6 +66,17 @@ def test_a_finished_grid_is_not_run_again_and_a_lost_cell_is(done: Path) -> None
     assert read_json(lost)["right"] == before["right"]
 
 
+def test_a_master_whose_cell_came_without_its_checkpoint_is_trained_again(done: Path, tmp_path: Path) -> None:
+    """As in a clone, which has the cells and not the networks."""
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    lost = grid.cell_path(tmp_path / "cells", "digits", "t-ta-s", 1)
+    before = read_json(lost)
+    lost.unlink()
+    _, said = run(tmp_path, seeds=2)
+    assert [line.split(":")[0] for line in said] == ["digits t-ta-s seed 1"]
+    assert read_json(lost)["right"] == before["right"]
+
+
 def test_the_page_shows_every_row_and_what_is_missing(done: Path, tmp_path: Path) -> None:
     written = reproduce_page.write(done / "cells", ["digits"], 3, tmp_path)
     text = written.read_text()
