@@ -47,6 +47,8 @@ from neurokd.feed import Feed, Network, accuracy, outputs
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.quantize import fine_tune, to_integers
 from neurokd.quantized import QuantizedNetwork
+from neurokd.reproduce import RESULTS as GRID_CELLS
+from neurokd.reproduce import Grid, default_config
 from neurokd.satcache import SatCache
 
 CELLS = RESULTS / "finetune"
@@ -54,6 +56,7 @@ ENERGY_CHIP = "loihi1"  # Loihi 2's energies are not published
 PROFILED = 1000  # test images, evenly spread
 PARTS = ("grid", "nir", "budgets")
 CALIBRATION = 500  # training images
+GRID_WORK = Path("runs/reproduce")
 ROLES = ("teacher", "assistant", "student")
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
 Cell = dict[str, Any]
@@ -101,7 +104,10 @@ class Bench:
     @cached_property
     def data(self) -> Dataset:
         """Read when a cell needs it; the same validation split for every seed's networks of that seed."""
-        return load(self.name, next((r for r in self.roots if found(self.name, r)), None), seed=self.seed)
+        return load(self.name, self._root(), seed=self.seed)
+
+    def _root(self) -> Path | None:
+        return next((root for root in self.roots if found(self.name, root)), None)
 
     @cached_property
     def encoding(self) -> Encoding:
@@ -146,8 +152,16 @@ class Bench:
             **costs(to_integers(network), self.data, self.encoding),
         }
 
+    @cached_property
+    def grid(self) -> Grid:
+        """The distillation grid's networks of this data set and seed."""
+        config = replace(default_config(self.name), data_root=str(self._root() or ""), seed=self.seed)
+        return Grid(config, GRID_WORK, GRID_CELLS)
+
     def network(self, role: str) -> SpikingNetwork:
-        """A trained float network: from the work folder, or trained now."""
+        """A trained float network: of the distillation grid, from the work folder, or trained now."""
+        if self.setup.rows is not None:
+            return self.grid.network(self.setup.rows[role])
         path = self.work / f"{self.name}-s{self.seed}-{role}.safetensors"
         if path.exists():
             return checkpoint.load(path)
@@ -177,7 +191,8 @@ class Bench:
     @cached_property
     def sats(self) -> SatCache:
         """The teacher's SATs, every view."""
-        folder = self.work / f"{self.name}-s{self.seed}-sats"
+        rows = self.setup.rows
+        folder = self.work / f"{self.name}-s{self.seed}-sats" if rows is None else self.grid.answers(rows["teacher"])
         stage = self.setup.tune("sat", 8)
         return teacher_sats(self.network("teacher"), self.data, self.encoding, stage, folder=folder, seed=self.seed)
 

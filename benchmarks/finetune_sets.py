@@ -1,4 +1,7 @@
-"""What the fine-tuning grid trains on each data set: small networks, so that the whole grid is an hour of one core.
+"""What the fine-tuning grid trains on each data set.
+
+MNIST and Fashion-MNIST: small networks of its own (64 hidden neurons), an hour of one core. CIFAR-10: the networks of
+the distillation grid (:mod:`neurokd.reproduce`), whose cells have to be there.
 
 Losses, learning rates and augmentation were chosen on validation images of one seed of MNIST and Fashion-MNIST; the
 test set is read once a cell.
@@ -10,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from neurokd.config import StageConfig
+from neurokd.recipes import GRID
 
 #: name -> loss text; ``none`` is post-training quantization.
 METHODS: Final = {
@@ -37,6 +41,7 @@ class Setup:
         bits, steps: Of the direct encoding.
         views: Fixed views of an image; shift, flip: how they differ.
         lr: Of training; tune_lr: of fine-tuning, by width.
+        rows: Where the networks come from the distillation grid: its row for each role.
     """
 
     networks: dict[str, str]
@@ -48,6 +53,7 @@ class Setup:
     flip: bool = False
     lr: float = 3e-3
     tune_lr: tuple[tuple[int, float], ...] = ((8, 3e-4), (4, 1e-3), (3, 1e-3))
+    rows: dict[str, str] | None = None
 
     def stage(self, role: str, loss: str, **changes: Any) -> StageConfig:
         """The training stage of a role."""
@@ -74,13 +80,13 @@ SETS: Final[dict[str, Setup]] = {
     "mnist": _IMAGE_28,
     "fashion-mnist": _IMAGE_28,
     "cifar10": Setup(
-        networks={
-            "teacher": "32x32x3-12c5s2-24c3s2-10",
-            "assistant": "32x32x3-8c5s2-16c3s2-10",
-            "student": "32x32x3-6c5s2-12c3s2-p2-10",
-        },
-        epochs={"teacher": 6, "assistant": 3, "student": 6, "tune": 3},
-        bits=8,
-        steps=4,
+        networks=GRID["cifar10"]["networks"],
+        epochs={"tune": 3},
+        bits=GRID["cifar10"]["encoding"]["bits"],
+        steps=GRID["cifar10"]["encoding"]["steps"],
+        views=GRID["cifar10"]["training"]["student"]["views"],
+        shift=GRID["cifar10"]["training"]["student"]["shift"],
+        flip=GRID["cifar10"]["training"]["student"]["flip"],
+        rows={"teacher": "teacher", "assistant": "labels-t-ta", "student": "labels-t-s"},
     ),
 }

@@ -65,23 +65,34 @@ def student(spec: str) -> list[Row]:
     seconds = least(
         {
             "ours": lambda: simulator.run(program, spikes),
-            "ours, one core": lambda: simulator.run(program, spikes, threads=1),
             "PyTorch": lambda: floats.in_batches(network, x),
             "snntorch": lambda: floats.in_batches(loop, x),
         },
         seconds=6,
     )
+    seconds |= cores(program, spikes)
     each = {name: 1e6 * s / T / spikes.shape[1] for name, s in seconds.items()}
     case = f"{spec}, T = {T}"
     return [
         *(row(case, f"{name}: time a sample and step", us, "us") for name, us in each.items()),
         row(case, "faster than snntorch", each["snntorch"] / each["ours"], "x", ">= 5"),
         row(case, "faster than PyTorch", each["PyTorch"] / each["ours"], "x"),
-        row(case, "two cores against one", each["ours, one core"] / each["ours"], "x", ">= 1.8"),
+        row(case, "two cores against one", each["ours, one core"] / each["ours, two cores"], "x", ">= 1.8"),
         *_work(case, program, spikes, seconds),
         *_equal_floats(case, spec, spikes),
         *_against_lava(case, spec, program, spikes, each["ours"]),
     ]
+
+
+def cores(program: Program, spikes: Any, record: tuple[str, ...] = ("output",)) -> dict[str, float]:
+    """Seconds on one core and on two, in turns of their own: a run on two wants both quiet at once, so more of them."""
+    return least(
+        {
+            "ours, one core": lambda: simulator.run(program, spikes, record=record, threads=1),
+            "ours, two cores": lambda: simulator.run(program, spikes, record=record, threads=2),
+        },
+        seconds=15,
+    )
 
 
 def _work(case: str, program: Program, spikes: Any, seconds: dict[str, float]) -> list[Row]:
@@ -126,14 +137,10 @@ def throughput() -> list[Row]:
     program = students.program("784-800", seed=SEED)
     spikes = students.rate_coded((784,), 512, students.ACTIVITY, seed=SEED + 1)
     synops = int(simulator.run(program, spikes).counters["layer0"].synops.sum())
-    one, two = (
-        (lambda: simulator.run(program, spikes, record=(), threads=1)),
-        (lambda: simulator.run(program, spikes, record=(), threads=2)),
-    )
-    seconds = least({"one": one, "two": two}, seconds=15)
+    seconds = cores(program, spikes, record=())
     peaks = {kind.__name__: clock.peak_adds(kind) for kind in (np.int8, np.int16)}
     case = "784-800, 13 % activity"
-    rates = {name: synops / s for name, s in seconds.items()}
+    rates = {name.split()[1]: synops / s for name, s in seconds.items()}
     return [
         row(case, "synops a second, two cores, whole run", rates["two"] / 1e9, "G/s", ">= 25"),
         row(case, "synops a second, one core, whole run", rates["one"] / 1e9, "G/s"),

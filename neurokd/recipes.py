@@ -65,6 +65,9 @@ _GRID_28: Table = {
     },
 }
 _TEACHER_28: Table = {"epochs": 12, "weight_decay": 1e-2}
+_IMAGE_32: Table = {
+    "epochs": 12, "batch": 128, "lr": 3e-3, "shift": 2, "flip": True, "views": 6, "precision": "bfloat16",
+}  # fmt: skip
 
 #: The networks of ``neurokd reproduce``; every student is at least four times smaller than its teacher.
 GRID: dict[str, Table] = {
@@ -88,18 +91,7 @@ GRID: dict[str, Table] = {
             "beta": 0.5,
             "population": 8,
         },
-        "training": _stages(
-            {"weight_decay": 1e-2},
-            {},
-            {},
-            epochs=12,
-            batch=128,
-            lr=3e-3,
-            shift=2,
-            flip=True,
-            views=6,
-            precision="bfloat16",
-        ),
+        "training": _stages({"weight_decay": 1e-2}, {}, {}, **_IMAGE_32),
     },
 }
 

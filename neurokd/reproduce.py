@@ -249,23 +249,31 @@ class Grid:
         folder, stage, name = self.work / row.name, self._stage(row), f"{self.config.data} {row.name}"
         common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
         if row.master:
-            master = self._master(row.master)
-            answers = self.work / f"answers of {row.master}"  # the same for every pupil of this master
             result = distill_stage(
-                network, master, self.data, self.encoding, stage, folder=folder, answers=answers, **common
-            )
+                network, self.network(row.master), self.data, self.encoding, stage, folder=folder,
+                answers=self.answers(row.master), **common,
+            )  # fmt: skip
         else:
             terms = losses.parse_loss(stage.loss)
             result = fit(network, self.data, self.encoding, stage, loss_terms=terms, checkpoint_dir=folder, **common)
         checkpoint.save(self._checkpoint(row.name), network, {"accuracy": result.accuracy})
         return network, result
 
-    def _master(self, name: str) -> SpikingNetwork:
-        """The trained network of a row; trained again where its cell came without its checkpoint, as in a clone."""
+    def network(self, name: str) -> SpikingNetwork:
+        """The trained network of a row whose cell is there; trained again where that came without its checkpoint, as
+        in a clone.
+
+        Raises:
+            CheckpointError: neither cell nor checkpoint is there.
+        """
         row = next(row for row in ROWS if row.name == name)
         if self.cell(row).is_file() and not self._checkpoint(name).is_file():
             self._train(row)
         return checkpoint.load(self._checkpoint(name))
+
+    def answers(self, name: str) -> Path:
+        """Where the answers of a row's network to the training images are kept, the same for all its pupils."""
+        return self.work / f"answers of {name}"
 
     def _facts(self, row: Row, network: SpikingNetwork, result: FitResult) -> Facts:
         right, spikes = judged(network, Feed(self.data.test, self.encoding))

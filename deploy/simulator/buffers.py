@@ -41,6 +41,12 @@ class Workspace:
         found: Made = self._prepared[key]
         return found
 
+    def clear(self) -> None:
+        """Forget all of it. What was prepared refers to this workspace: without this, the collector of cycles would
+        free it some runs later (a million neurons: 500 MB more at the peak, and a quarter slower)."""
+        self._prepared.clear()
+        self._arrays.clear()
+
     @property
     def bytes(self) -> int:
         """Bytes held."""

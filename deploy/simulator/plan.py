@@ -71,9 +71,11 @@ class Plan:
             return Workspace()
 
     def give_back(self, workspace: Workspace) -> None:
-        """Keep a workspace for the next run, unless it is large."""
+        """Keep a workspace for the next run, unless it is large: its memory goes back to the system now."""
         if workspace.bytes <= KEPT_BYTES:
             self._workspaces.append(workspace)
+        else:
+            workspace.clear()
 
 
 _PLANS: WeakKeyDictionary[Program, Plan] = WeakKeyDictionary()
