@@ -39,6 +39,7 @@ from deploy.place import place
 from deploy.profile import profile
 from neurokd import checkpoint
 from neurokd.budget import Budget, under_budget
+from neurokd.config import Config
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
@@ -48,7 +49,7 @@ from neurokd.network import SpikingNetwork, build, predict
 from neurokd.quantize import fine_tune, to_integers
 from neurokd.quantized import QuantizedNetwork
 from neurokd.reproduce import RESULTS as GRID_CELLS
-from neurokd.reproduce import Grid, default_config
+from neurokd.reproduce import Grid
 from neurokd.satcache import SatCache
 
 CELLS = RESULTS / "finetune"
@@ -155,7 +156,7 @@ class Bench:
     @cached_property
     def grid(self) -> Grid:
         """The distillation grid's networks of this data set and seed."""
-        config = replace(default_config(self.name), data_root=str(self._root() or ""), seed=self.seed)
+        config = replace(Config.default(self.name), data_root=str(self._root() or ""), seed=self.seed)
         return Grid(config, GRID_WORK, GRID_CELLS)
 
     def network(self, role: str) -> SpikingNetwork:

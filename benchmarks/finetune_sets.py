@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from neurokd.config import StageConfig
-from neurokd.recipes import GRID
+from neurokd.recipes import RECIPES
 
 #: name -> loss text; ``none`` is post-training quantization.
 METHODS: Final = {
@@ -80,13 +80,13 @@ SETS: Final[dict[str, Setup]] = {
     "mnist": _IMAGE_28,
     "fashion-mnist": _IMAGE_28,
     "cifar10": Setup(
-        networks=GRID["cifar10"]["networks"],
+        networks={role: RECIPES["cifar10"]["networks"][role] for role in ("teacher", "assistant", "student")},
         epochs={"tune": 3},
-        bits=GRID["cifar10"]["encoding"]["bits"],
-        steps=GRID["cifar10"]["encoding"]["steps"],
-        views=GRID["cifar10"]["training"]["student"]["views"],
-        shift=GRID["cifar10"]["training"]["student"]["shift"],
-        flip=GRID["cifar10"]["training"]["student"]["flip"],
+        bits=RECIPES["cifar10"]["encoding"]["bits"],
+        steps=RECIPES["cifar10"]["encoding"]["steps"],
+        views=RECIPES["cifar10"]["training"]["student"]["views"],
+        shift=RECIPES["cifar10"]["training"]["student"]["shift"],
+        flip=RECIPES["cifar10"]["training"]["student"]["flip"],
         rows={"teacher": "teacher", "assistant": "labels-t-ta", "student": "labels-t-s"},
     ),
 }

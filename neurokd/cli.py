@@ -280,9 +280,10 @@ def reproduce(
     from neurokd import reproduce as grid
     from neurokd import reproduce_page
     from neurokd.bars import Bars
+    from neurokd.config import Config
 
     def config(name: str, seed: int) -> Config:
-        made = grid.default_config(name).override({"seed": seed, **_parsed(change or [])})
+        made = Config.default(name).override({"seed": seed, **_parsed(change or [])})
         return made if data_root is None else made.override({"data_root": str(data_root)})
 
     names = grid.sets_of(data)

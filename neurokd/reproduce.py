@@ -30,7 +30,7 @@ from neurokd.feed import Feed, run_layers
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
-from neurokd.recipes import GRID, OTHER_STUDENTS
+from neurokd.recipes import OTHER_STUDENTS, WITH_LABELS
 from neurokd.spec import NetworkSpec
 
 SETS: Final = ("mnist", "fashion-mnist", "cifar10")
@@ -74,8 +74,6 @@ def _poster(*figures: float) -> dict[str, float]:
 
 PLAIN: Final = "student"  # what every distilled student is compared with
 PLAIN_OTHER: Final = "other"
-#: Best of nine sums on Fashion-MNIST's validation images (784-128-80, one seed): 90.1 %, the plain student 89.2.
-WITH_LABELS: Final = "ce+rate-kl+sliding-l2"
 ROWS: Final = (
     Row("teacher", (1, 2, 3), "teacher", "ce", "", _poster(98.35, 89.72, 45.43)),
     Row("ta", (1,), "assistant", "ce", "", _poster(98.17, 89.4, 45.98)),
@@ -120,17 +118,6 @@ def sets_of(data: str) -> tuple[str, ...]:
     if data not in (*SETS, "digits", "all"):
         raise ConfigError("no such data set", where="--data", got=data, allowed=", ".join((*SETS, "digits", "all")))
     return SETS if data == "all" else (data,)
-
-
-def default_config(data: str) -> Config:
-    """The grid's networks and stages for one data set (:data:`neurokd.recipes.GRID`).
-
-    Raises:
-        ConfigError: no such data set.
-    """
-    if data not in GRID:
-        raise ConfigError("no such data set", where="data", got=data, allowed=", ".join(GRID))
-    return Config.from_dict({"data": data, "out": f"runs/{data}", **GRID[data]})
 
 
 def cell_path(folder: Path, data: str, row: str, seed: int) -> Path:

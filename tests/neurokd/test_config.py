@@ -249,7 +249,7 @@ def test_the_default_students_are_at_least_four_times_smaller_than_their_teacher
 
 
 @pytest.mark.parametrize("data", DATA_SETS)
-def test_all_default_stages_see_the_same_views(data: str) -> None:
+def test_all_who_are_compared_see_the_same_views(data: str) -> None:
     training = Config.default(data).training
-    views = {(s.shift, s.flip, s.views) for s in (training.teacher, training.assistant, training.student)}
+    views = {(s.shift, s.flip, s.views, s.epochs) for s in (training.plain, training.assistant, training.student)}
     assert len(views) == 1
