@@ -1,7 +1,7 @@
 """The default experiment for each data set, as the tables :class:`neurokd.config.Config` reads.
 
-Assistant and students of a set see the same views, and the plain student trains as the distilled one does; a teacher may
-see others: on mirrored clothes it learns less by heart, and dense students underfit.
+Assistant and students of a set see the same views, and the plain student trains as the distilled one does; a teacher
+may see others: on mirrored clothes it learns less by heart, and dense students underfit.
 """
 
 from __future__ import annotations
