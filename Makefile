@@ -99,6 +99,7 @@ bench-training: setup
 	$(BIN)/python -m benchmarks.training_page
 
 # The poster's tables with our networks: make reproduce ARGS="--data mnist --data-root DIR"; interrupted, it goes on.
+# On two cores ARGS="--processes 2" trains two data sets or seeds at a time.
 reproduce: setup
 	$(BIN)/neurokd reproduce $(ARGS)
 

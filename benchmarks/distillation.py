@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from benchmarks import rows
 from benchmarks.rows import Row
-from neurokd.reproduce import PLAIN, RESULTS, ROWS, SETS, read_cells, right_of
+from neurokd.reproduce import RESULTS, read_cells, right_of
 from neurokd.reproduce_page import IMAGES, TITLES, Line, line, mcnemar
+from neurokd.reproduce_rows import PLAIN, ROWS, SETS
 
 SINGLE: Final = ("full-l1", "full-l2", "full-kl", "sliding-l1", "sliding-l2")
 #: Percent, by data set: teacher, plain student, proposed without labels, gain of the best distilled student in points.

@@ -273,28 +273,39 @@ def reproduce(
     work: Annotated[Path, typer.Option(help="Checkpoints and training state.")] = Path("runs/reproduce"),
     out: Annotated[Path, typer.Option("--out", help="One JSON file a cell.")] = Path("benchmarks/results/reproduce"),
     docs: Annotated[Path, typer.Option(help="Where results.md and results.png go.")] = Path("docs"),
+    processes: Annotated[int, typer.Option(help="Data sets and seeds at a time; more than 1 shows no bars.")] = 1,
     change: Set = None,
     device: Device = "auto",
 ) -> None:
     """Train the poster's tables with our networks, cell by cell; interrupted, it goes on. Writes docs/results.md."""
-    from neurokd import reproduce as grid
+    from functools import partial
+
     from neurokd import reproduce_page
     from neurokd.bars import Bars
-    from neurokd.config import Config
+    from neurokd.reproduce import reproduce as in_one_process
+    from neurokd.reproduce_processes import Cells, reproduce_in_processes
+    from neurokd.reproduce_rows import sets_of
 
-    def config(name: str, seed: int) -> Config:
-        made = Config.default(name).override({"seed": seed, **_parsed(change or [])})
-        return made if data_root is None else made.override({"data_root": str(data_root)})
-
-    names = grid.sets_of(data)
-    with Bars(Console(stderr=True)) as bars:
-        failed = grid.reproduce(
-            table, data, seeds, make_config=config, work=work, out=out, progress=bars,
-            tell=lambda text: console.print(text, highlight=False),
-        )  # fmt: skip
+    names, config = sets_of(data), partial(grid_config, _parsed(change or []), data_root)
+    tell = partial(console.print, highlight=False)
+    if processes == 1:
+        with Bars(Console(stderr=True)) as bars:
+            failed = in_one_process(
+                table, data, seeds, make_config=config, work=work, out=out, progress=bars, tell=tell
+            )
+    else:
+        failed = reproduce_in_processes(Cells(table, work, out, config), data, seeds, processes, tell)
     console.print(f"page  {reproduce_page.write(out, names, seeds, docs)}", highlight=False, soft_wrap=True)
     if failed:
         raise failed[0][1]
+
+
+def grid_config(changes: dict[str, Any], data_root: Path | None, name: str, seed: int) -> Config:
+    """The configuration of a data set and seed of the grid."""
+    from neurokd.config import Config
+
+    made = Config.default(name).override({"seed": seed, **changes})
+    return made if data_root is None else made.override({"data_root": str(data_root)})
 
 
 @app.command("data")

@@ -10,8 +10,8 @@ next time.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -30,120 +30,17 @@ from neurokd.feed import Feed, run_layers
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
-from neurokd.recipes import OTHER_STUDENTS, WITH_LABELS
+from neurokd.recipes import OTHER_STUDENTS
+from neurokd.reproduce_rows import PLAIN, ROWS, Job, Row, jobs
 from neurokd.spec import NetworkSpec
 
-SETS: Final = ("mnist", "fashion-mnist", "cifar10")
 RESULTS: Final = Path("benchmarks/results/reproduce")
 Facts = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: who is trained, on what, by whom.
-
-    Attributes:
-        name: Of the row and its cells.
-        tables: Where the poster shows it; empty for rows of ours.
-        role: ``teacher``, ``assistant`` or ``student``: which network and stage of the configuration.
-        loss: Loss text.
-        master: The row whose network is the teacher; empty where labels alone teach.
-        poster: The poster's accuracy in percent, by data set.
-        other: A student of the other kind (:data:`neurokd.recipes.OTHER_STUDENTS`): convolutional where the grid's is
-            dense, and the reverse.
-    """
-
-    name: str
-    tables: tuple[int, ...]
-    role: str
-    loss: str
-    master: str = ""
-    poster: dict[str, float] = field(default_factory=dict)
-    other: bool = False
-
-    @property
-    def plain(self) -> str:
-        """The row this one is compared with: the same student trained on labels alone; empty for other networks."""
-        own = PLAIN_OTHER if self.other else PLAIN
-        return own if self.role == "student" and self.name != own else ""
-
-
-def _poster(*figures: float) -> dict[str, float]:
-    return dict(zip(SETS, figures, strict=True))
-
-
-PLAIN: Final = "student"  # what every distilled student is compared with
-PLAIN_OTHER: Final = "other"
-ROWS: Final = (
-    Row("teacher", (1, 2, 3), "teacher", "ce", "", _poster(98.35, 89.72, 45.43)),
-    Row("ta", (1,), "assistant", "ce", "", _poster(98.17, 89.4, 45.98)),
-    Row("student", (1,), "student", "ce", "", _poster(98.00, 88.64, 42.9)),
-    Row("full-l1", (2,), "student", "full-l1", "teacher", _poster(96.20, 86.99, 37.90)),
-    Row("full-l2", (2,), "student", "full-l2", "teacher", _poster(96.80, 87.50, 38.70)),
-    Row("full-kl", (2,), "student", "full-kl", "teacher", _poster(97.36, 88.15, 39.21)),
-    Row("sliding-l1", (2,), "student", "sliding-l1", "teacher", _poster(96.09, 87.28, 38.31)),
-    Row("sliding-l2", (2,), "student", "sliding-l2", "teacher", _poster(96.29, 87.08, 38.89)),
-    Row("proposed", (2, 3), "student", "sat-combined", "teacher", _poster(97.46, 88.30, 41.28)),
-    Row("t-ta", (3,), "assistant", "sat-combined", "teacher", _poster(98.36, 89.82, 45.33)),
-    Row("t-ta-s", (3,), "student", "sat-combined", "t-ta", _poster(97.56, 88.74, 42.38)),
-    Row("labels-t-s", (), "student", WITH_LABELS, "teacher"),
-    Row("labels-t-ta", (), "assistant", WITH_LABELS, "teacher"),
-    Row("labels-t-ta-s", (), "student", WITH_LABELS, "labels-t-ta"),
-    Row("other", (), "student", "ce", other=True),
-    Row("other-labels-t-s", (), "student", WITH_LABELS, "teacher", other=True),
-)
-
-
-def rows_of(table: str) -> tuple[Row, ...]:
-    """The rows of a table, ``1``, ``2``, ``3`` or ``all`` (ours too), with those they build on and the plain student.
-
-    Raises:
-        ConfigError: no such table.
-    """
-    if table not in ("1", "2", "3", "all"):
-        raise ConfigError("no such table", where="--table", got=table, allowed="1, 2, 3, all")
-    wanted = {row.name for row in ROWS if table == "all" or int(table) in row.tables} | {PLAIN}
-    for row in reversed(ROWS):  # a row stands after its master
-        if row.name in wanted and row.master:
-            wanted.add(row.master)
-    return tuple(row for row in ROWS if row.name in wanted)
-
-
-def sets_of(data: str) -> tuple[str, ...]:
-    """``all`` or one data set.
-
-    Raises:
-        ConfigError: no such set.
-    """
-    if data not in (*SETS, "digits", "all"):
-        raise ConfigError("no such data set", where="--data", got=data, allowed=", ".join((*SETS, "digits", "all")))
-    return SETS if data == "all" else (data,)
 
 
 def cell_path(folder: Path, data: str, row: str, seed: int) -> Path:
     """Where a cell is kept."""
     return folder / f"{data}-{row}-s{seed}.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell to compute."""
-
-    data: str
-    row: Row
-    seed: int
-
-
-def jobs(table: str, data: str, seeds: int) -> Iterator[Job]:
-    """The cells of a grid, seed after seed, masters before their pupils.
-
-    Raises:
-        ConfigError: unknown table or set, or no seeds.
-    """
-    if seeds < 1:
-        raise ConfigError("a grid needs seeds", where="--seeds", got=seeds, allowed="1 or more")
-    rows, names = rows_of(table), sets_of(data)
-    return (Job(name, row, seed) for seed in range(seeds) for name in names for row in rows)
 
 
 class Grid:
@@ -333,13 +230,32 @@ def reproduce(
     Raises:
         ConfigError: an unknown table, set or number of seeds, or cells of another configuration.
     """
-    failed: list[tuple[Job, NeurokdError]] = []
+    return compute_missing(_on_grids(jobs(table, data, seeds), make_config, Path(work), Path(out), progress), tell)
+
+
+def _on_grids(
+    wanted: Iterable[Job], make_config: Callable[[str, int], Config], work: Path, out: Path, progress: Progress | None
+) -> Iterator[tuple[Grid, Job]]:
+    """Each job with its grid; one data set in memory at a time."""
     grids: dict[tuple[str, int], Grid] = {}
-    for job in jobs(table, data, seeds):
+    for job in wanted:
         key = (job.data, job.seed)
         if key not in grids:
-            grids = {key: Grid(make_config(*key), Path(work), Path(out), progress)}  # one data set in memory at a time
-        grid = grids[key]
+            grids = {key: Grid(make_config(*key), work, out, progress)}
+        yield grids[key], job
+
+
+def compute_missing(wanted: Iterable[tuple[Grid, Job]], tell: Callable[[str], None]) -> list[tuple[Job, NeurokdError]]:
+    """Compute the cells that are not there, masters before their pupils.
+
+    Returns:
+        Those that failed, with the reason; a row whose master failed fails with it.
+
+    Raises:
+        ConfigError: cells of another configuration.
+    """
+    failed: list[tuple[Job, NeurokdError]] = []
+    for grid, job in wanted:
         if grid.finished(job.row):
             continue
         try:

@@ -11,7 +11,8 @@ import numpy as np
 from scipy import stats
 
 from deploy.files import atomic_path
-from neurokd.reproduce import PLAIN, PLAIN_OTHER, ROWS, Facts, Row, missing, read_cells, right_of
+from neurokd.reproduce import Facts, missing, read_cells, right_of
+from neurokd.reproduce_rows import PLAIN, PLAIN_OTHER, ROWS, Row
 
 IMAGES: Final = {"mnist": 10_000, "fashion-mnist": 10_000, "cifar10": 10_000, "digits": 450}
 TITLES: Final = {

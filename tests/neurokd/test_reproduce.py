@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,23 @@ pytest.importorskip("torch")
 from deploy.errors import ConfigError, NeurokdError  # noqa: E402
 from deploy.files import read_json, write_json  # noqa: E402
 from neurokd import reproduce as grid  # noqa: E402
-from neurokd import reproduce_page  # noqa: E402
+from neurokd import reproduce_page, reproduce_processes, reproduce_rows  # noqa: E402
+from neurokd.cli import grid_config  # noqa: E402
 from neurokd.config import Config  # noqa: E402
 
 pytestmark = pytest.mark.train
-ALL = [row.name for row in grid.ROWS]
+ALL = [row.name for row in reproduce_rows.ROWS]
+
+
+SMALL = {
+    "networks.teacher": "64-40-10", "networks.assistant": "64-20-10", "networks.student": "64-12-10",
+    "encoding.steps": 3, **{f"training.{role}.epochs": 1 for role in ("teacher", "assistant", "student")},
+}  # fmt: skip
+BROKEN = {"training.student.lr": 1e30}
 
 
 def config(data: str, seed: int, **changes: Any) -> Config:
-    small = {"networks.teacher": "64-40-10", "networks.assistant": "64-20-10", "networks.student": "64-12-10"}
-    epochs = {f"training.{role}.epochs": 1 for role in ("teacher", "assistant", "student")}
-    return Config.default(data).override({**small, **epochs, "encoding.steps": 3, "seed": seed, **changes})
+    return grid_config({**SMALL, **changes}, None, data, seed)
 
 
 def run(folder: Path, **options: Any) -> tuple[list[Any], list[str]]:
@@ -77,6 +84,28 @@ def test_a_master_whose_cell_came_without_its_checkpoint_is_trained_again(done: 
     assert read_json(lost)["right"] == before["right"]
 
 
+def test_processes_give_the_cells_that_one_gives(done: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    cells = reproduce_processes.Cells("1", tmp_path / "work", tmp_path / "cells", partial(grid_config, SMALL, None))
+    assert reproduce_processes.reproduce_in_processes(cells, "digits", 2, 2, said.append) == []
+    assert len(said) == 2 * 3
+    for name in ("teacher", "ta", "student"):
+        for seed in (0, 1):
+            one, other = (grid.cell_path(folder / "cells", "digits", name, seed) for folder in (done, tmp_path))
+            assert read_json(one)["right"] == read_json(other)["right"]
+
+
+def test_a_cell_that_fails_in_a_process_comes_back_with_its_reason(tmp_path: Path) -> None:
+    cells = reproduce_processes.Cells(
+        "1", tmp_path / "work", tmp_path / "cells", partial(grid_config, SMALL | BROKEN, None)
+    )
+    failed = reproduce_processes.reproduce_in_processes(cells, "digits", 1, 2, lambda line: None)
+    assert [job.row.name for job, _ in failed] == ["student"]
+    assert "not a number" in failed[0][1].what
+    with pytest.raises(ConfigError, match="needs processes"):
+        reproduce_processes.reproduce_in_processes(cells, "digits", 1, 0)
+
+
 def test_the_page_shows_every_row_and_what_is_missing(done: Path, tmp_path: Path) -> None:
     written = reproduce_page.write(done / "cells", ["digits"], 3, tmp_path)
     text = written.read_text()
@@ -111,10 +140,7 @@ def test_a_cell_of_another_configuration_is_refused(done: Path) -> None:
 
 
 def test_a_failing_cell_is_kept_told_and_tried_again(tmp_path: Path) -> None:
-    def broken(data: str, seed: int) -> Config:
-        return config(data, seed, **{"training.student.lr": 1e30})
-
-    failed, said = run(tmp_path, seeds=1, table="1", make_config=broken)
+    failed, said = run(tmp_path, seeds=1, table="1", make_config=partial(config, **BROKEN))
     assert [job.row.name for job, _ in failed] == ["student"]
     assert any("failed" in line for line in said)
     note = tmp_path / "cells" / "digits-student-s0.failed.json"
@@ -127,10 +153,10 @@ def test_a_failing_cell_is_kept_told_and_tried_again(tmp_path: Path) -> None:
 
 
 def test_rows_come_after_their_masters_and_bring_them() -> None:
-    assert [row.name for row in grid.rows_of("2")][:2] == ["teacher", "student"]
-    names = [row.name for row in grid.rows_of("3")]
+    assert [row.name for row in reproduce_rows.rows_of("2")][:2] == ["teacher", "student"]
+    names = [row.name for row in reproduce_rows.rows_of("3")]
     assert names.index("t-ta") < names.index("t-ta-s")
-    for row in grid.ROWS:
+    for row in reproduce_rows.ROWS:
         assert not row.master or ALL.index(row.master) < ALL.index(row.name)
 
 
@@ -140,7 +166,7 @@ def test_rows_come_after_their_masters_and_bring_them() -> None:
 )
 def test_what_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(NeurokdError, match=message):
-        list(grid.jobs(**{"table": "all", "data": "digits", "seeds": 1, **options}))
+        list(reproduce_rows.jobs(**{"table": "all", "data": "digits", "seeds": 1, **options}))
 
 
 def test_mcnemar_of_known_counts() -> None:
