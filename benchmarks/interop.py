@@ -37,8 +37,6 @@ ENVIRONMENTS: Final = {
     "rockpool": "env-rockpool", "snntorch 0.9.4": "env-snntorch-0.9.4",
     "nengo": "env-nengo", "lava-dl": "env-lava-dl",
 }  # fmt: skip
-NENGO: Final = frozenset({"Input", "Output", "Affine", "Linear", "LIF", "CubaLIF", "LI"})
-"""Nodes the worker puts together of nengo's own objects, which has no NIR importer."""
 TOLERANCE: Final = 1e-5
 """Graded outputs of float32 sums of some hundred terms of size 1; a spike may flip where a membrane is this near."""
 
@@ -124,8 +122,6 @@ def jobs_of(framework: str, python: Path, folder: Path, repos: Path | None) -> I
         way = FROM[tool(framework)].get(case, FROM[tool(framework)][""])
         yield _job("from", framework, case, folder, "export", way, example(shape_of(case)))
     for name, graph in graphs().items():
-        if framework == "nengo" and not {node.kind for node in graph.nodes} <= NENGO:
-            continue
         job = _job(
             "to", framework, name, folder, "run", Way("euler", graph.dt, graph.reset), example(graph.inputs[0].shape)
         )

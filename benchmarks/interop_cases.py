@@ -138,7 +138,7 @@ PUBLISHED: Final = (
         _NIR, f"{_LIF}debug_spike_representation/two_lif_neurons.nir", "nir, by hand", "zero", "norse", "spikingjelly"
     ),
     _cnn(_NIR, "paper/02_cnn/cnn_sinabs.nir", "sinabs", "norse", "snntorch"),
-    Published(_NIR, "paper/02_cnn/cnn_sinabs.nir", ("lava-dl",), 1.0, "zero", (2, 34, 34), 20, "sinabs"),
+    Published(_NIR, "paper/02_cnn/cnn_sinabs.nir", ("lava-dl", "nengo"), 1.0, "zero", (2, 34, 34), 20, "sinabs"),
     _braille(_NIR, f"{_RNN}braille_noDelay_bias_zero.nir", "zero", "snntorch", "norse", "spikingjelly", "lava-dl"),
     _braille(_NIR, f"{_RNN}braille_noDelay_noBias_subtract.nir", "subtract", "snntorch", "norse", "lava-dl"),
     _braille(_NIR, f"{_RNN}extras/braille_noDelay_bias_zero_subgraph.nir", "zero", "snntorch"),

@@ -104,6 +104,10 @@ was. neurokd's own exporters count those axes from the end too.
   does not divide convolutions' weights or biases by 64. Its loops fail with nirtorch 0.2.1 and 1.0.
   slayer's blocks shift their output by a step (`delay_shift=True`, their default), which no NIR file says; the row was
   made without.
+- nengo, put together by `benchmarks/interop_nengo.py`: convolutions and pooling are `nengo.Convolution` over channels
+  first, whose own padding is "same" or "valid" (other padding: a slice of a larger Node; dilation: zeros in the kernel).
+  It has no IF and no Threshold that take negative input: both are limits of its LIF (a time constant of 1e10 steps, and
+  of 1/30 of one). Far shorter ones make nengo 4.1.0 itself fail at the first spike (`log1p` of less than -1).
 - `two_lif_neurons.nir` does not spike with r = 1 and a threshold of 20, `lif_rockpool.nir` not in norse, which ignores
   its r: "exact" says little there.
 - Up to nir 1.0.4, which sinabs 3.1.3 pins, files with `v_reset` cannot be read; neurokd leaves the field out where it
@@ -113,7 +117,7 @@ was. neurokd's own exporters count those axes from the end too.
 
 | tool | why |
 |---|---|
-| nengo's NIR | none was found: nengo 4.1.0 and nengo-loihi's repository import no `nir`, the package index has no `nengo-nir`; the NIR paper used notebooks and scripts (`lif_nengo.ipynb`, `nengo_import.py`, `nir_to_nengo.py`), each for its own network. The rows above are nengo's own neurons, put together by the benchmark (no exporter, so no rows of files that nengo wrote). Convolutions, pooling, IF and loops without a filter were not put together |
+| nengo's NIR | none was found: nengo 4.1.0 and nengo-loihi's repository import no `nir`, the package index has no `nengo-nir`; the NIR paper used notebooks and scripts (`lif_nengo.ipynb`, `nengo_import.py`, `nir_to_nengo.py`), each for its own network. The rows above are nengo's own objects, put together by the benchmark (no exporter, so no rows of files that nengo wrote) |
 | lava-dl's NIR | slayer has none (lava-dl's issue 217 asks for it); the rows above ran the two scripts of the NIR repository (`docs/source/examples/lava`) on slayer from lava-dl's repository, with stand-ins for their imports of Lava and OpenCV. Lava itself is compared on integers by `neurokd-deploy verify` |
 | nirtorch | runs other tools' modules; its own test files are in the table of published files |
 | spyx, SpiNNaker2, Speck, Xylo hardware | not tried |

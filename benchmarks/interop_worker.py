@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -384,82 +386,6 @@ class LavaDl:
             return nir_to_lava.import_from_nir(_read(path), options).float()
 
 
-class Nengo:
-    """nengo has no NIR: its own neurons and filters are put together here, as the NIR paper's notebooks do it.
-
-    A LIF is ``nengo.LIF(tau_ref=0)`` with gain r / v_threshold, a CubaLIF one behind a ``Lowpass`` of tau_syn, an LI a
-    ``Lowpass``; membranes are let below 0, where nengo's default floors them. A Lowpass answers a step later, which
-    is taken off again.
-    """
-
-    def modules(self) -> dict[str, Any]:
-        """It writes no NIR."""
-        return {}
-
-    def load(self, path: str, x: torch.Tensor, dt: float, reset: str) -> Any:
-        graph = _read(path)
-        spiking = [node for node in graph.nodes.values() if hasattr(node, "v_threshold") and hasattr(node, "tau_mem")]
-        spiking += [node for node in graph.nodes.values() if type(node).__name__ == "LIF"]
-        if spiking and (reset != "zero" or any(np.any(getattr(node, "v_reset", 0)) for node in spiking)):
-            raise NotImplementedError("nengo.LIF resets to zero only")
-        return graph, dt
-
-    def forward(self, module: Any, x: torch.Tensor) -> torch.Tensor:
-        samples = [self._run(*module, x[:, index].numpy()) for index in range(x.shape[1])]
-        return torch.from_numpy(np.stack(samples, axis=1))
-
-    def _run(self, graph: Any, dt: float, x: Any) -> Any:
-        import nengo
-
-        with nengo.Network() as network:
-            made = {name: self._part(node, dt, nengo) for name, node in graph.nodes.items()}
-            filters = {name: self._filter(node, nengo) for name, node in graph.nodes.items()}
-            stimulus = nengo.Node(lambda t: x[min(max(round(t / dt) - 1, 0), len(x) - 1)].ravel(), size_out=x[0].size)
-            nengo.Connection(stimulus, made["input"], synapse=None)
-            for source, target in graph.edges:
-                nengo.Connection(made[source], made[target], synapse=filters[target])
-            probe = nengo.Probe(made["output"])
-        with nengo.Simulator(network, dt=dt, progress_bar=False) as simulator:
-            late = sum(part is not None for part in filters.values())
-            simulator.run_steps(len(x) + late)
-            return np.array(simulator.data[probe], np.float32)[late:]
-
-    @staticmethod
-    def _filter(node: Any, nengo: Any) -> Any:
-        kind = type(node).__name__
-        tau = {"CubaLIF": "tau_syn", "LI": "tau"}.get(kind)
-        return None if tau is None else nengo.Lowpass(_one(getattr(node, tau)))
-
-    @staticmethod
-    def _part(node: Any, dt: float, nengo: Any) -> Any:
-        kind = type(node).__name__
-        if kind in ("Input", "Output"):
-            size = int(np.prod(next(iter((node.input_type if kind == "Input" else node.output_type).values()))))
-            return nengo.Node(None, size_in=size)
-        if kind in ("Affine", "Linear"):
-            weight, bias = np.asarray(node.weight), np.asarray(getattr(node, "bias", 0.0))
-            return nengo.Node(lambda t, v: weight @ v + bias, size_in=weight.shape[1], size_out=weight.shape[0])
-        if kind in ("LIF", "CubaLIF"):
-            threshold, gain = np.ravel(node.v_threshold), np.ravel(node.r * getattr(node, "w_in", 1.0))
-            cell = nengo.LIF(
-                tau_rc=_one(node.tau if kind == "LIF" else node.tau_mem), tau_ref=0, amplitude=dt,
-                min_voltage=-np.inf, initial_state={"voltage": nengo.dists.Choice([0])},
-            )  # fmt: skip
-            options = {"gain": gain / threshold, "bias": np.ravel(node.v_leak) / threshold}
-            return nengo.Ensemble(threshold.size, 1, neuron_type=cell, **options).neurons
-        if kind == "LI" and not np.any(node.v_leak):
-            gain = np.ravel(node.r)
-            return nengo.Node(lambda t, v: gain * v, size_in=gain.size, size_out=gain.size)
-        raise NotImplementedError(f"no nengo object was found that is NIR's {kind}")
-
-
-def _one(values: Any) -> float:
-    found = np.unique(values)
-    if found.size != 1:
-        raise NotImplementedError("one time constant for each of nengo's ensembles")
-    return float(found[0])
-
-
 def linear_identity(size: int) -> Any:
     """rockpool's Sequential takes two modules or more."""
     from rockpool.nn.modules.torch import LinearTorch
@@ -469,13 +395,23 @@ def linear_identity(size: int) -> Any:
     return layer
 
 
-FRAMEWORKS: dict[str, tuple[type, tuple[str, ...]]] = {
+def _nengo() -> Any:
+    """From the file beside this one, by its path: nothing else of this folder becomes importable."""
+    spec = importlib.util.spec_from_file_location("interop_nengo", Path(__file__).with_name("interop_nengo.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["interop_nengo"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Nengo()
+
+
+FRAMEWORKS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
     "norse": (Norse, ("norse", "nirtorch", "nir", "torch")),
     "sinabs": (Sinabs, ("sinabs", "nirtorch", "nir", "torch")),
     "spikingjelly": (SpikingJelly, ("spikingjelly", "nirtorch", "nir", "torch")),
     "snntorch": (Snntorch, ("snntorch", "nirtorch", "nir", "torch")),
     "rockpool": (Rockpool, ("rockpool", "nirtorch", "nir", "torch")),
-    "nengo": (Nengo, ("nengo", "nir")),
+    "nengo": (_nengo, ("nengo", "nir")),
     "lava-dl": (LavaDl, ("lava-dl", "nirtorch", "nir", "torch")),
 }
 

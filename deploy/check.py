@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deploy import rules
 from deploy.chip import Chip, load_chip
@@ -45,7 +46,8 @@ MAX_BETWEEN = 64
 
 _LOWERED: tuple[type[Node], ...] = (Input, Output, Affine, Conv2d, Pool2d, Flatten, Delay, *SPIKING)
 _STOPS: tuple[type[Node], ...] = (Input, Neuron)
-_ORDER = {"error": 0, "warning": 1, "note": 2}
+SEVERITIES: Final = ("error", "warning", "note")
+"""Of a finding, the worst first."""
 
 
 def check(
@@ -60,7 +62,7 @@ def check(
     """Everything that can be said about a network, errors first. No file makes it raise.
 
     Args:
-        source: A ``.nir`` file, a :class:`Graph`, or a ``nir.NIRGraph``.
+        source: A ``.nir`` file, a :class:`Graph`, a ``nir.NIRGraph``, or a saved program (``.npz``).
         chip: Also lower the network for this chip and try its rules and its cores.
         dt: Time step in seconds, where the file does not state it.
         reset: ``zero``, ``value`` or ``subtract``, where the file does not state it.
@@ -71,6 +73,8 @@ def check(
         ChipError: the chip itself cannot be read.
     """
     target = load_chip(chip) if isinstance(chip, (str, Path)) else chip
+    if isinstance(source, (str, Path)) and Path(source).suffix == ".npz":
+        return sorted(_saved(Path(source), target, max_bytes), key=lambda finding: SEVERITIES.index(finding.severity))
     try:
         analysis = _analysis(source, dt=dt, reset=reset, max_bytes=max_bytes, probe=probe)
     except NeurokdError as error:
@@ -78,7 +82,7 @@ def check(
     findings = [problem.finding() for problem in analysis.problems] + analysis.notes
     if analysis.graph is not None and target is not None:
         findings += on_chip(analysis.graph, target)
-    return sorted(findings, key=lambda finding: _ORDER[finding.severity])
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _analysis(source: Any, *, max_bytes: int, probe: Probe | None, **given: Any) -> Analysis:
@@ -98,6 +102,28 @@ def on_chip(graph: Graph, chip: Chip) -> list[Finding]:
         program = lower(graph, chip, strict=False)
     except NeurokdError as error:
         return list(dict.fromkeys(_each(graph))) or [_from_error(error)]
+    return _integers(program, chip)
+
+
+def _saved(path: Path, chip: Chip | None, max_bytes: int) -> list[Finding]:
+    """What stands between a saved program and a chip; its arrays are counted before any is loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > max_bytes:
+            got, allowed = f"{size >> 20} MiB", f"{max_bytes >> 20} MiB (max_bytes)"
+            return [Finding("error", "", "the file declares more data than is taken", got, allowed)]
+        program = Program.load(path)
+    except NeurokdError as error:
+        return [_from_error(error)]
+    except (OSError, zipfile.BadZipFile, NotImplementedError, MemoryError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        return [Finding("error", "", "the program file cannot be read", got, "a program.npz as Program.save writes it")]
+    return [] if chip is None else _integers(program, chip)
+
+
+def _integers(program: Program, chip: Chip) -> list[Finding]:
+    """Rules first, then cores if the rules are kept."""
     broken = rules.check(program, chip)
     return broken if any(finding.severity == "error" for finding in broken) else broken + _cores(program, chip)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from deploy.errors import NeurokdError
+from deploy.errors import ConfigError, NeurokdError
 
 if TYPE_CHECKING:
     from deploy.chip import Chip
@@ -67,19 +67,24 @@ def check(
     chip: ChipName = "loihi2",
     dt: Annotated[float | None, typer.Option(help="Time step in seconds, where the file does not say.")] = None,
     reset: Annotated[str | None, typer.Option(help="zero, value or subtract, where the file does not say.")] = None,
+    fail_on: Annotated[str, typer.Option(help="Least severity that exits with 6: error, warning or note.")] = "error",
     as_json: AsJson = False,
 ) -> None:
     """Every finding about a network at once, each at its node: unsupported, lossy, out of range, does not fit."""
+    from deploy.check import SEVERITIES
     from deploy.check import check as find_all
     from deploy.runfolder import NIR, find
 
+    if fail_on not in SEVERITIES:
+        raise ConfigError("no such severity", where="--fail-on", got=fail_on, allowed=", ".join(SEVERITIES))
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     findings = find_all(find(source, NIR), chip, dt=dt, reset=reset)
     _print(
         [f.as_dict() for f in findings],
         as_json,
         lambda: "\n".join(str(f) for f in findings) or f"nothing found: {source} can go to {chip}",
     )
-    raise typer.Exit(6 if any(f.severity == "error" for f in findings) else 0)
+    raise typer.Exit(6 if any(f.severity in failing for f in findings) else 0)
 
 
 @app.command()
@@ -367,7 +372,8 @@ def lava_install(as_json: AsJson = False) -> None:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run a command line; typed errors go to stderr as one screen, and their exit code comes back."""
+    """Run a command line; typed errors go to stderr as one screen, with ``--json`` to stdout as JSON, and their exit
+    code comes back."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
@@ -375,7 +381,10 @@ def guarded(command: Callable[[], None]) -> int:
     except NeurokdError as error:
         if debug:
             raise
-        Console(stderr=True).print(error.render(), markup=False, highlight=False, soft_wrap=True)
+        if "--json" in sys.argv:
+            typer.echo(json.dumps(error.fields(), indent=2))
+        else:
+            Console(stderr=True).print(error.render(), markup=False, highlight=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")

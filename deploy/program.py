@@ -466,7 +466,7 @@ class Program:
         try:
             arrays = read_arrays(path)
             header = json.loads(bytes(arrays.pop("header")))
-        except (FileError, ValueError, KeyError) as error:
+        except (FileError, ValueError, KeyError, RecursionError) as error:
             raise ProgramError(
                 "the program file cannot be read",
                 where=where,

@@ -90,18 +90,18 @@ class AnonymousMemory:
 class LoudProcess(transport.SystemProcess):
     """Lava's process, but an exception in it ends the run at once with its traceback; Lava would wait for ever."""
 
-    running: ClassVar[set[int]] = set()  # process numbers: Lava closes the objects, which then do not tell theirs
+    running: ClassVar[dict[int, Any]] = {}  # what started each: Lava closes the objects themselves
 
     def start(self) -> None:
         """Start it, and have it watched."""
         super().start()
-        LoudProcess.running.add(self.pid)
+        LoudProcess.running[self.pid] = self._popen
 
     def join(self) -> None:
         """Wait for its end, look how it ended, let go of it."""
         if not self._is_done:
             mp.Process.join(self)
-            LoudProcess.running.discard(self.pid)
+            LoudProcess.running.pop(self.pid, None)
             _look_at(self.exitcode)
         super().join()
 
@@ -174,8 +174,8 @@ def end_with_children() -> None:
     def watch() -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            for process in tuple(LoudProcess.running):
-                _look_at(_exit_code(process))
+            for started in tuple(LoudProcess.running.values()):
+                _look_at(_exit_code(started))
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -188,11 +188,17 @@ def _look_at(code: int | None) -> None:
         os._exit(EXIT_PROCESS_FAILED)
 
 
-def _exit_code(process: int) -> int | None:
-    """How a process ended, negative for a signal, without reaping it; None while it runs, and once it was joined."""
+def _exit_code(started: Any) -> int | None:
+    """How a process ended, negative for a signal, without reaping it; None while it runs.
+
+    The next process's ``start`` may have reaped it first (multiprocessing does), which leaves the code with what
+    started it: looking at numbers alone, 1 of 60 kills ended only by its timeout.
+    """
+    if started.returncode is not None:
+        return int(started.returncode)
     try:
-        found = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except (ChildProcessError, AttributeError):  # joined, which looks itself; or a system without waitid
+        found = os.waitid(os.P_PID, started.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except (ChildProcessError, AttributeError):  # reaped this moment, the next look tells; or a system without waitid
         return None
     if found is None:
         return None

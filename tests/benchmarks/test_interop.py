@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from benchmarks.interop import FROM, Job, Way, compared, judged
 from benchmarks.interop_cases import PUBLISHED, example, graphs, shape_of
+from benchmarks.interop_nengo import dilated, loops, order, padded
 from benchmarks.interop_page import PAGE, TOPIC, page
 from deploy import graph as nir
 from deploy.files import read_json
 from deploy.float_model import run
+from deploy.float_nodes import apply
 
 
 def job(tmp_path: Path, name: str, **changes: Any) -> Job:
@@ -94,6 +97,35 @@ def test_tables_of_cases() -> None:
     assert {shape_of(case) for case in ("Conv1d", "AvgPool2d", "LIF, v_reset")} == {(4, 11), (4, 9, 8), (6,)}
     assert set(FROM) == {"snntorch", "norse", "sinabs", "spikingjelly", "rockpool", "nengo", "lava-dl"}
     assert len({(file.repo, file.path, file.reset) for file in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_nengos_convolution_is_given_borders_and_gaps() -> None:
+    """Zeros in the kernel and around the image say what NIR's dilation and padding say, which nengo does not have."""
+    graph = graphs()["Conv2d, not square, groups 2"]
+    conv = graph.node("conv")
+    assert isinstance(conv, nir.Conv2d)
+    plain = replace(conv, weight=dilated(conv.weight, conv.dilation), padding=(0, 0), dilation=(1, 1))
+    wide, inner = padded((4, 9, 8), conv.padding)
+    x = example((4, 9, 8), 1, 2)[0].astype(np.float64)
+    image = np.zeros((2, int(np.prod(wide))))
+    image[:, inner] = x.reshape(2, -1)
+    np.testing.assert_allclose(apply(plain, image.reshape(2, *wide)), apply(conv, x), atol=1e-12)
+
+
+def test_nengos_loops_are_found() -> None:
+    edges = list(graphs()["recurrent LIF"].edges)
+    assert loops(edges, ["input"]) == {("back", "neurons")}
+    names = order(edges, {("back", "neurons")})
+    assert sorted(names) == ["back", "dense", "input", "neurons", "output"]
+    assert names.index("dense") < names.index("neurons") < names.index("back")
+    assert loops([("input", "a"), ("a", "b"), ("input", "b")], ["input"]) == set(), "a skip connection is no loop"
+
+
+def test_nengo_was_asked_for_every_node() -> None:
+    if not TOPIC.exists():
+        pytest.skip("no figures: python -m benchmarks.interop has not been run")
+    asked = {row["case"] for row in read_json(TOPIC) if row["metric"] == "to"}
+    assert {f"nengo: {name}" for name in graphs()} <= asked
 
 
 def test_the_page_is_the_one_the_figures_make() -> None:

@@ -35,6 +35,7 @@ from deploy.graph import (
     to_nir,
     write,
 )
+from deploy.lower import lower
 
 SCALE = 0.5
 MIXED = SynapseGrid(0, 8, "mixed")
@@ -210,6 +211,26 @@ def test_a_chip_that_does_not_say_its_size_is_a_note(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "place", unknown)
     (found,) = check(GOOD, "loihi2")
     assert (found.severity, found.what) == ("note", "whether it fits is not known: cores not published")
+
+
+def test_a_saved_program_is_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "p.npz"
+    lower(GOOD, "loihi2").save(path)
+    assert check(path, "loihi2") == []
+    assert check(path) == []
+    assert any("8" in finding.got for finding in check(path, "toy")), "the toy chip's weights are narrower"
+    assert errors(check(path, max_bytes=100)) == [("", "the file declares more data than is taken")]
+
+
+@pytest.mark.parametrize("header", [b"", b"1", b"{}", b"[" * 100_000])
+def test_no_saved_program_makes_it_raise(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "p.npz"
+    np.savez(path, header=np.frombuffer(header, np.uint8))
+    assert errors(check(path, "loihi2"))
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 37):
+        path.write_bytes(whole[:size])
+        assert errors(check(path, "loihi2")), "cut short"
 
 
 def test_findings_as_text_and_as_plain_data() -> None:

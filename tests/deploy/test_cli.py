@@ -18,6 +18,7 @@ from deploy import cli, reference, runfolder
 from deploy import graph as nir
 from deploy.backends import run as run_on
 from deploy.errors import ProgramError, SpikesError
+from deploy.graph.finding import Finding, Severity
 from deploy.loihi import doctor as doctor_room
 from deploy.loihi import install as install_room
 from deploy.lower import lower
@@ -112,6 +113,29 @@ def test_check_leaves_with_the_code_of_broken_rules(deploy: Cli, as_json: Callab
     text = deploy("check", folder, "--chip", "toy")
     assert text.code == 6
     assert len(text.out.splitlines()) == len(findings)
+
+
+@pytest.mark.parametrize(
+    ("severity", "fail_on", "code"),
+    [
+        ("error", "error", 6),
+        ("warning", "error", 0),
+        ("warning", "warning", 6),
+        ("note", "warning", 0),
+        ("note", "note", 6),
+    ],
+)
+def test_check_leaves_by_the_severity_that_was_asked_for(
+    deploy: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, severity: Severity, fail_on: str, code: int
+) -> None:
+    monkeypatch.setattr("deploy.check.check", lambda *a, **k: [Finding(severity, "fc1", "is so")])
+    assert deploy("check", folder, "--fail-on", fail_on).code == code
+
+
+def test_a_typed_error_is_json_where_json_was_asked_for(as_json: Callable[..., Any], tmp_path: Path) -> None:
+    found = as_json("check", tmp_path / "no.nir", code=3)
+    assert found["what"] == "there is no such file"
+    assert "no.nir" in found["where"]
 
 
 def test_check_takes_what_a_file_does_not_say(deploy: Cli, folder: Path) -> None:
@@ -390,6 +414,7 @@ ERRORS: dict[str, tuple[Callable[[Path], tuple[object, ...]], int, str]] = {
     "no spikes": (lambda folder: ("run", folder / runfolder.NIR), 4, "no input spikes were given"),
     "missing spikes": (lambda folder: ("run", folder, "--spikes", "none.npy"), 4, "the spike file cannot be read"),
     "unknown chip": (lambda folder: ("run", folder, "--chip", "loihi3"), 3, "there is no chip"),
+    "unknown severity": (lambda folder: ("check", folder, "--fail-on", "all"), 2, "no such severity"),
     "unknown chip to check": (lambda folder: ("check", folder, "--chip", "x"), 3, "there is no chip"),
     "damaged chip": (wrong_chip_file, 3, "mine.toml"),
     "unknown target": (lambda folder: ("run", folder, "--target", "silicon"), 2, "unknown target"),

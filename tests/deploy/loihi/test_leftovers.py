@@ -44,6 +44,23 @@ KILLED_AFTER_ANOTHER_WAS_JOINED = """
     time.sleep(50)
 """
 
+KILLED_AND_REAPED_BY_THE_NEXT_START = """
+    import multiprocessing, os, signal, sys, time
+    import importlib.util
+    spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    worker.LOOK_SECONDS = 1  # multiprocessing must come first: its start() takes the ends of all processes before it
+    worker.end_with_children()
+    worker.end_children_with_this()
+    first = worker.LoudProcess(target=time.sleep, args=(60,))
+    first.start()
+    os.kill(first.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    worker.LoudProcess(target=time.sleep, args=(60,)).start()
+    time.sleep(50)
+"""
+
 
 @pytest.fixture
 def leave(tmp_path: Path) -> Callable[..., Path]:
@@ -175,8 +192,9 @@ def test_a_worker_that_never_started_leaves_nothing_to_clear(tmp_path: Path) -> 
 
 
 @pytest.mark.lava
-def test_a_kill_is_noticed_after_other_processes_ended(lava: client.WorkerInfo) -> None:
-    script = textwrap.dedent(KILLED_AFTER_ANOTHER_WAS_JOINED)
+@pytest.mark.parametrize("story", [KILLED_AFTER_ANOTHER_WAS_JOINED, KILLED_AND_REAPED_BY_THE_NEXT_START])
+def test_a_kill_is_noticed_whatever_other_processes_do(lava: client.WorkerInfo, story: str) -> None:
+    script = textwrap.dedent(story)
     ended = subprocess.run(
         [sys.executable, "-c", script, str(process.WORKER)], capture_output=True, text=True, timeout=60, check=False
     )
