@@ -33,7 +33,8 @@ class IntegerLIF(snn.SpikingNeuron):
         if self.mem.numel() == 0:
             self.mem = torch.zeros(total.shape, dtype=torch.int64)
         decayed = torch.sign(self.mem) * ((self.mem.abs() * (4096 - self.dv)) >> 12)
-        before = decayed + (total.to(torch.int64) << 6) + self.bias
+        whole = torch.floor(total).to(torch.int64)  # a negative weight exponent rounds the sum toward minus infinity
+        before = decayed + (whole << 6) + self.bias
         spikes = before > (self.vth << 6)
         self.mem = torch.where(spikes, torch.zeros_like(before), before)
         return spikes.to(torch.float32), self.mem

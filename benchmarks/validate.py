@@ -2,7 +2,8 @@
 
 SANA-FE and NeuroBench run as processes in environments of their own; NEUROKD_SANAFE_PYTHON and
 NEUROKD_NEUROBENCH_PYTHON name their interpreters (``make validate`` makes both). Figures go to
-``benchmarks/results/validate.json``, docs/energy-model.md is made from them.
+``benchmarks/results/validate.json``, docs/energy-model.md is made from them. With ``--grid mnist fashion-mnist cifar10
+--data-root DIR`` NeuroBench also measures the distillation grid's students.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import neurobench, published, sanafe, students
-from benchmarks.rows import Row, versions, write
+from benchmarks.replace_rows import replace_cases
+from benchmarks.rows import Row, versions
 from deploy import simulator
 from deploy.place import place
 from deploy.profile import profile
@@ -28,6 +30,8 @@ from deploy.runfolder import samples_of
 COMMAND = "make validate"
 SAMPLES = 2
 STEPS = 12
+TURNS = 9
+IMAGES = 64  # of a trained student through NeuroBench
 NETWORKS = (
     "64-48-10",
     "784-128-10",
@@ -41,7 +45,7 @@ def _row(case: str, metric: str, value: Any, unit: str = "", goal: str = "", **a
     return Row(case, metric, value, unit, goal, COMMAND, 0, {**versions("numpy"), **about})
 
 
-def against_sanafe(_runs: Path) -> list[Row]:
+def against_sanafe(_: argparse.Namespace) -> list[Row]:
     """Counts exactly, energy and latency within 2 %."""
     rows = []
     for name, program in _sanafe_networks():
@@ -77,7 +81,7 @@ def pruned(spec: str, share: float) -> Program:
     return replace(whole, populations=tuple(lower), synapses=tuple(kept))
 
 
-def detailed(_runs: Path) -> list[Row]:
+def detailed(_: argparse.Namespace) -> list[Row]:
     """How far SANA-FE's detailed timing (messages queue in the mesh) is from its simple one, which we share."""
     rows = []
     for spec in ("784-128-10", "28x28x1-16c5s2-32c3s2-10"):
@@ -89,22 +93,46 @@ def detailed(_runs: Path) -> list[Row]:
     return rows
 
 
-def against_neurobench(runs: Path) -> list[Row]:
+def against_neurobench(options: argparse.Namespace) -> list[Row]:
     """Every metric equal."""
     rows = []
-    for case, program, spikes, steps in _neurobench_networks(runs):
+    for case, program, spikes, steps in [*_of_runs(options.runs), *_of_grid(options), *_random()]:
         for metric, (theirs, ours) in neurobench.compare(program, spikes, steps).items():
             rows.append(_row(f"NeuroBench: {case}", metric, ours, "", neurobench="2.3.0"))
             rows.append(_row(f"NeuroBench: {case}", f"{metric}: ours minus NeuroBench's", ours - theirs, "", "== 0"))
     return rows
 
 
-def _neurobench_networks(runs: Path) -> list[tuple[str, Program, Any, int]]:
-    found: list[tuple[str, Program, Any, int]] = []
-    for folder in sorted(runs.glob("*/program.npz")):
-        program = Program.load(folder)
-        given = samples_of(folder.parent, None).first(64, len(program.input.shape))
-        found.append((f"{folder.parent.name} student", program, given.spikes, given.steps or len(given.spikes)))
+Case = tuple[str, Program, Any, int]
+
+
+def _of_runs(runs: Path) -> list[Case]:
+    """The students of run folders, on their first test images."""
+    found = []
+    for file in sorted(runs.glob("*/program.npz")):
+        program = Program.load(file)
+        given = samples_of(file.parent, None).first(IMAGES, len(program.input.shape))
+        found.append((f"{file.parent.name} student", program, given.spikes, given.steps or len(given.spikes)))
+    return found
+
+
+def _of_grid(options: argparse.Namespace) -> list[Case]:
+    """The distillation grid's students, on test images spread over the set."""
+    if not options.grid:
+        return []
+    from benchmarks.grid_networks import ROLES, grid_networks
+
+    found = []
+    for name in options.grid:
+        (one,) = grid_networks(name, options.data_root, work=options.work, roles={"student": ROLES["student"]})
+        spread = one.spikes[:: max(1, len(one.spikes) // IMAGES)][:IMAGES]
+        found.append((one.case, one.program, spread, one.steps))
+    return found
+
+
+def _random() -> list[Case]:
+    """Networks with random weights."""
+    found = []
     for spec in ("784-128-10", "784-800-10", "28x28x1-16c5s2-32c3s2-10"):
         program = students.program(spec)
         spikes = students.rate_coded(program.input.shape, 4, students.ACTIVITY, steps=STEPS, seed=3)
@@ -112,7 +140,7 @@ def _neurobench_networks(runs: Path) -> list[tuple[str, Program, Any, int]]:
     return found
 
 
-def against_published(_runs: Path) -> list[Row]:
+def against_published(_: argparse.Namespace) -> list[Row]:
     """Mappings and measurements of papers beside ours."""
     rows = []
     for beside in (*published.mappings(), *published.keyword_spotting(), *published.measurements()):
@@ -126,7 +154,7 @@ def against_published(_runs: Path) -> list[Row]:
     return rows
 
 
-def overhead(_runs: Path) -> list[Row]:
+def overhead(_: argparse.Namespace) -> list[Row]:
     """What profiling costs beside the simulation it profiles."""
     rows = []
     for spec, samples in (("784-128-10", 10_000), (students.DENSE, 4_000), (students.CONV, 500)):
@@ -134,9 +162,11 @@ def overhead(_runs: Path) -> list[Row]:
         spikes = students.rate_coded(program.input.shape, samples, students.ACTIVITY, steps=16, seed=1)
         simulator.run(program, spikes[:, :8], threads=1)
         placement = place(program, "loihi1")
-        ran = [_seconds(lambda p=program, s=spikes: simulator.run(p, s, threads=1)) for _ in range(3)]
         trace = simulator.run(program, spikes, threads=1)
-        spent = [_seconds(lambda p=program, t=trace, q=placement: profile(p, t, "loihi1", q)) for _ in range(3)]
+        ran, spent = [], []
+        for _turn in range(TURNS):  # in turns, so that a busy machine slows both
+            ran.append(_seconds(lambda p=program, s=spikes: simulator.run(p, s, threads=1)))
+            spent.append(_seconds(lambda p=program, t=trace, q=placement: profile(p, t, "loihi1", q)))
         case = f"profiling: {spec}, {samples:,} samples"
         rows.append(_row(case, "simulation", min(ran), "s"))
         rows.append(_row(case, "cost over simulating", 100 * min(spent) / min(ran), "%", "<= 10"))
@@ -149,26 +179,31 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-PARTS: dict[str, Callable[[Path], list[Row]]] = {
-    "sanafe": against_sanafe,
-    "detailed": detailed,
-    "neurobench": against_neurobench,
-    "published": against_published,
-    "overhead": overhead,
+#: Each part with how its rows' cases begin.
+PARTS: dict[str, tuple[str, Callable[[argparse.Namespace], list[Row]]]] = {
+    "sanafe": ("SANA-FE: ", against_sanafe),
+    "detailed": ("SANA-FE, detailed timing: ", detailed),
+    "neurobench": ("NeuroBench: ", against_neurobench),
+    "published": ("published: ", against_published),
+    "overhead": ("profiling: ", overhead),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and write ``benchmarks/results/validate.json`` part by part."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure, and write ``benchmarks/results/validate.json`` part by part; a part's earlier rows go."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders to measure too")
+    parser.add_argument("--grid", nargs="+", default=[], metavar="DATA", help="data sets of the distillation grid")
+    parser.add_argument("--data-root", type=Path, help="folder with the data files, for --grid")
+    parser.add_argument("--work", type=Path, default=Path("runs/reproduce"), help="where the grid keeps its networks")
     options = parser.parse_args(arguments)
     for part in options.parts:
-        rows = PARTS[part](options.runs)
-        write("validate", rows)
+        start, measure = PARTS[part]
+        rows = measure(options)
+        replace_cases("validate", rows, start)
         short = [row for row in rows if row.met is False]
-        print(f"{part}: {len(rows)} figures, {len(short)} short of their goal")
+        print(f"{part}: {len(rows)} figures, {len(short)} short of their goal", flush=True)
         for row in short:
             print(f"  {row.case}: {row.metric} {row.value} {row.unit}, goal {row.goal}")
     return 0

@@ -124,7 +124,13 @@ def parse_chip(text: str, name: str, where: str) -> Chip:
         ) from error
     _check_keys(raw, ("schema", "chip", *(kind.title for kind in _KINDS)), where, "the file")
     if raw["schema"] != SCHEMA:
-        raise ChipError("unknown chip file schema", where=where, got=raw["schema"], allowed=f"schema = {SCHEMA}")
+        raise ChipError(
+            "unknown chip file schema",
+            where=where,
+            got=raw["schema"],
+            allowed=f"schema = {SCHEMA}",
+            next_step="see hardware_configs/README.md for the format of this version",
+        )
     identity = _identity(raw["chip"], where)
     chip = Chip(
         name=name,
@@ -144,7 +150,13 @@ def _identity(table: object, where: str) -> dict[str, str]:
     table = _check_keys(table, fields, where, "[chip]")
     for field in fields:
         if not isinstance(table[field], str) or not table[field].strip():
-            raise ChipError(f"chip.{field} is not a text", where=where, got=table[field], allowed="a text, not empty")
+            raise ChipError(
+                f"chip.{field} is not a text",
+                where=where,
+                got=repr(table[field]),
+                allowed="a text, not empty",
+                next_step=f"write what the chip's {field} is, in quotes",
+            )
     return {field: table[field] for field in fields}
 
 
@@ -156,7 +168,13 @@ def _section(kind: type[SectionT], raw: dict[str, Any], chip: str, where: str) -
 
 def _check_keys(table: object, expected: tuple[str, ...], where: str, place: str) -> dict[str, Any]:
     if not isinstance(table, dict):
-        raise ChipError(f"{place} is not a table", where=where, got=table, allowed="a TOML table")
+        raise ChipError(
+            f"{place} is not a table",
+            where=where,
+            got=table,
+            allowed="a TOML table",
+            next_step="see hardware_configs/README.md for the format",
+        )
     for name in table:
         if name not in expected:
             close = difflib.get_close_matches(name, expected, n=1)
@@ -185,14 +203,19 @@ def _quantity(key: Key[Any], raw: object, section: str, where: str) -> Quantity:
     assert isinstance(raw, dict)
     if not raw.get("published", True):
         return Quantity(None, key.unit, raw.get("source", ""), "", raw["note"])
-    if raw["unit"] != key.unit:
-        raise ChipError(f"{name} has a wrong unit", where=where, got=raw["unit"], allowed=f"unit = {key.unit!r}")
-    if raw["grade"] not in GRADES:
-        raise ChipError(f"{name} has an unknown grade", where=where, got=raw["grade"], allowed=", ".join(GRADES))
     value = key.read(raw["value"])
-    if value is None:
-        raise ChipError(f"{name} has a value that makes no sense", where=where, got=raw["value"], allowed=key.allowed)
-    return Quantity(value, key.unit, raw["source"], raw["grade"], raw.get("note", ""))
+    if raw["unit"] != key.unit:
+        what, got, allowed = "a wrong unit", raw["unit"], f"unit = {key.unit!r}"
+        next_step = f"give the value in {key.unit}: units are never converted here"
+    elif raw["grade"] not in GRADES:
+        what, got, allowed = "an unknown grade", raw["grade"], ", ".join(GRADES)
+        next_step = "say how the value is known with one of these"
+    elif value is None:
+        what, got, allowed = "a value that makes no sense", repr(raw["value"]), key.allowed
+        next_step = 'correct the value, or write {published = false, note = "…"} where nothing is known'
+    else:
+        return Quantity(value, key.unit, raw["source"], raw["grade"], raw.get("note", ""))
+    raise ChipError(f"{name} has {what}", where=where, got=got, allowed=allowed, next_step=next_step)
 
 
 def _check_fields(name: str, raw: object, where: str) -> None:
@@ -213,6 +236,7 @@ def _check_fields(name: str, raw: object, where: str) -> None:
             where=where,
             got=f"missing: {', '.join(absent) or 'none'}; not allowed: {', '.join(surplus) or 'none'}",
             allowed="{value, unit, source, grade, note} or {published = false, note, source}",
+            next_step="write all of the first (note is optional), or say that nothing is published and what is known",
         )
 
 
@@ -244,6 +268,7 @@ def _check_contradictions(chip: Chip, where: str) -> None:
             where=where,
             got=f"{chip.formats['weight_bits'].value} and {list(widths)}",
             allowed="weight_bits is the largest of weight_bits_allowed",
+            next_step="correct one of the two",
         )
 
 

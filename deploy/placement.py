@@ -133,7 +133,7 @@ class Placement:
         head = ["core" if cores else "layer", "layer" if cores else "cores", *(r.replace("_", " ") for r in RESOURCES)]
         rows = [_core_row(core) for core in self.cores] if cores else [self._layer_row(name) for name in self.layers]
         title = f"{self.chip}: {len(self.cores)} of {self.cores_max * self.chips} cores"
-        title += f" on {self.chips_used} chips" if self.chips > 1 else ""
+        title += f" on {self.chips_used} of {self.chips} chips" if self.chips > 1 else ""
         return title + "\n" + aligned([[*head, "binding"], *rows])
 
     def _layer_row(self, layer: str) -> list[str]:

@@ -7,17 +7,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 640, 280
-LEFT, RIGHT, TOP, BOTTOM = 62, 18, 14, 46
+WIDTH, HEIGHT = 480, 270
+LEFT, RIGHT, TOP, BOTTOM = 66, 16, 22, 46
+NEAR = 9.0  # marks closer than this share one label
+LETTER, LINE = 6.6, 14.0  # about the width of a letter and the height of a line
+
+Place = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True)
 class Points:
-    """One series: ``(x, y, label)``; joined by a line if asked for."""
+    """One series: ``(x, y, label)``; joined by a line if asked for; ``colour`` is its number, by order if not given."""
 
     name: str
     points: tuple[tuple[float, float, str], ...]
     line: bool = False
+    colour: int | None = None
 
 
 def scatter(series: Sequence[Points], x: str, y: str, *, log: bool = False) -> str:
@@ -42,30 +48,64 @@ def scatter(series: Sequence[Points], x: str, y: str, *, log: bool = False) -> s
         return across, down
 
     parts = [_axes(x, y, (x_low, x_high), (y_low, y_high), log)]
-    labels: list[tuple[float, float]] = []
-    for k, one, points in shown:
-        places = [at(p) for p in points]
-        if one.line and len(places) > 1:
-            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-            parts.append(f'<polyline class="s{k % 6}" points="{path}"/>')
-        for (a, b), (_, _, label) in zip(places, points, strict=True):
-            title = html.escape(f"{one.name}: {label}")
-            parts.append(f'<circle class="s{k % 6}" cx="{a:.1f}" cy="{b:.1f}" r="4"><title>{title}</title></circle>')
-            if not one.line:
-                parts.append(_label(one.name, a, b, labels))
+    drawn = [
+        (k if one.colour is None else one.colour, one, [(at(p), p[2]) for p in points]) for k, one, points in shown
+    ]
+    parts += [_series(colour % 6, one, marks) for colour, one, marks in drawn]
+    named = [(place, one.name) for _, one, marks in drawn if not one.line for place, _ in marks]
+    parts += _labels(named, [place for _, _, marks in drawn for place, _ in marks])
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 
-def _label(name: str, across: float, down: float, taken: list[tuple[float, float]]) -> str:
-    """A name beside its mark, moved down until it covers no earlier one."""
-    left = across > WIDTH * 0.7
-    down += 4
-    while any(abs(down - other) < 14 and abs(across - beside) < 150 for beside, other in taken):
-        down += 14
-    taken.append((across, down))
-    anchor = "end" if left else "start"
-    place = f'x="{across + (-9 if left else 9):.1f}" y="{down:.1f}" text-anchor="{anchor}"'
-    return f'<text class="label" {place}>{html.escape(name)}</text>'
+def _series(colour: int, one: Points, marks: Sequence[tuple[Place, str]]) -> str:
+    """A series' line and its marks, each with its title."""
+    parts = []
+    if one.line and len(marks) > 1:
+        path = " ".join(f"{a:.1f},{b:.1f}" for (a, b), _ in marks)
+        parts.append(f'<polyline class="s{colour}" points="{path}"/>')
+    for (a, b), label in marks:
+        title = html.escape(f"{one.name}: {label}")
+        parts.append(f'<circle class="s{colour}" cx="{a:.1f}" cy="{b:.1f}" r="4"><title>{title}</title></circle>')
+    return "".join(parts)
+
+
+def _labels(named: Sequence[tuple[Place, str]], marks: Sequence[Place]) -> list[str]:
+    """A name beside each mark, where it covers least; marks that lie on each other share a label."""
+    groups: list[tuple[Place, list[str]]] = []
+    for place, name in named:
+        near = next((names for other, names in groups if math.dist(place, other) < NEAR), None)
+        if near is None:
+            groups.append((place, [name]))
+        elif name not in near:
+            near.append(name)
+    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in marks]
+    texts = []
+    for place, names in groups:
+        text = ", ".join(names)
+        box = min(_around(place, LETTER * len(text)), key=lambda one: _covered(one, taken))
+        taken.append(box)
+        texts.append(f'<text class="label" x="{box[0]:.1f}" y="{box[3] - 3.5:.1f}">{html.escape(text)}</text>')
+    return texts
+
+
+def _around(place: Place, width: float) -> list[Box]:
+    """Where a label of a width can stand: right, left, above, below, then further up and down."""
+    a, b = place
+    middle = min(max(a - width / 2, LEFT), WIDTH - width)
+    corners = [(a + 8, b - LINE / 2), (a - 8 - width, b - LINE / 2)]
+    for away in (0.0, LINE, 2 * LINE):
+        corners += [(middle, b - 7 - LINE - away), (middle, b + 7 + away)]
+    return [(left, top, left + width, top + LINE) for left, top in corners]
+
+
+def _covered(box: Box, taken: Sequence[Box]) -> float:
+    """How much of what is there a label would cover; leaving the chart is worse."""
+    left, top, right, bottom = box
+    outside = [LEFT - left, right - WIDTH, -top, bottom - (HEIGHT - BOTTOM)]
+    return 1000.0 * sum(max(0.0, far) for far in outside) + sum(
+        max(0.0, min(right, other[2]) - max(left, other[0])) * max(0.0, min(bottom, other[3]) - max(top, other[1]))
+        for other in taken
+    )
 
 
 def _drawable(point: tuple[float, float, str], log: bool) -> bool:
@@ -94,6 +134,10 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
 
 
 def _si(value: float) -> str:
+    """``20,000`` would run into the axis' name: ``20 k``."""
+    for factor, unit, least in ((1e6, "M", 1e6), (1e3, "k", 1e4)):
+        if abs(value) >= least:
+            return f"{value / factor:.6g} {unit}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 

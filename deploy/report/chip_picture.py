@@ -32,7 +32,8 @@ def chip_picture(placement: Mapping[str, Any], path: str | Path) -> None:
     inner = 2 if per_tile % 2 == 0 else 1
     wide = columns * placement["chips_used"][1]
     rows = -(-a_chip // (per_tile * columns))
-    figure = Figure(figsize=(WIDTH, 0.7 + WIDTH * rows * max(1, per_tile // inner) / (wide * inner)))
+    size = (WIDTH, 0.9 + WIDTH * rows * max(1, per_tile // inner) / (wide * inner))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     patches = []
     for core in range(count):
@@ -47,8 +48,10 @@ def chip_picture(placement: Mapping[str, Any], path: str | Path) -> None:
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.set_axis_off()
+    taken, there = placement["cores_used"]
+    axes.set_title(f"{placement['chip']}: {taken} of {there:,} cores", color=INK, fontsize=10, loc="left")
     legend = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    axes.legend(handles=legend, loc="upper left", bbox_to_anchor=(0, 0), ncols=4, frameon=False, labelcolor=INK)
+    figure.legend(handles=legend, loc="outside lower left", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
     save_figure(figure, path)
 
 

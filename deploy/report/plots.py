@@ -20,7 +20,7 @@ from deploy.trace import by_class
 INK: Final = "#7a828e"
 GRID: Final = "#7a828e38"
 COLOURS: Final = ("#2f7fb5", "#3aa17e", "#d9902f", "#a3609a", "#c2574f", "#6f7fd1")
-WIDTH: Final = 6.8
+WIDTH: Final = 6.0
 DPI: Final = 180
 #: Names of stages for people, in the order of the pipeline.
 STAGES: Final = {
@@ -31,7 +31,7 @@ STAGES: Final = {
     "quantized": "quantized student",
     "chip": "chip",
 }
-_DOTS: Final = (1.5, 14.0)  # smallest and largest area of a spike's mark, in square points
+_MARKS: Final = (0.5, 4.0)  # thinnest and thickest a spike's mark, in points
 _NAMED: Final = 12  # a layer of at most so many neurons has a tick for each: classes are told apart
 
 
@@ -124,9 +124,9 @@ def _image(axes: Axes, image: npt.NDArray[Any], caption: str) -> None:
 def _raster(axes: Axes, name: str, spikes: npt.NDArray[Any], colour: str) -> None:
     steps, neurons = spikes.shape
     when, who = np.nonzero(spikes)
-    size = float(np.clip(900.0 / neurons, *_DOTS))
-    axes.scatter(when, who, s=size, marker="s", color=colour, linewidths=0)
-    axes.set_xlim(-0.6, steps - 0.4)
+    thick = float(np.clip(70.0 / neurons, *_MARKS))
+    axes.hlines(who, when + 0.6, when + 1.4, linewidth=thick, color=colour)
+    axes.set_xlim(0.4, steps + 0.6)
     axes.set_ylim(neurons - 0.5, -0.5)
     axes.set_title(f"{name}: {len(when):,} spikes, {neurons:,} neurons", color=INK, fontsize=10, loc="left")
     axes.yaxis.set_major_locator(MaxNLocator(10 if neurons <= _NAMED else 4, integer=True))

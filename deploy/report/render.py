@@ -13,7 +13,7 @@ import jinja2
 
 from deploy.errors import FileError, NeurokdError
 from deploy.files import atomic_path, read_json, write_json
-from deploy.report import views
+from deploy.report import views, views_answers, views_chip, views_networks
 from deploy.report.explore import CHIP, explore
 from deploy.runfolder import PROGRAM, TEST_SPIKES
 
@@ -34,6 +34,7 @@ PARTS: Final = {
     "program.npz": "neurokd demo",
     "test_spikes.npz": "neurokd demo",
 }
+MAKES_FIGURES: Final = "neurokd demo"
 #: What the page's explorer, confusion matrix and time to an answer are computed from.
 TEST_SET: Final = (PROGRAM, TEST_SPIKES)
 #: Optional: the teacher and the others beside the student (neurokd writes it).
@@ -53,7 +54,8 @@ class _Run:
     explored: dict[str, Any] | None = None
 
     def miss(self, name: str, why: str) -> None:
-        self.missing.append({"name": name, "why": why, "command": PARTS.get(name, "")})
+        command = PARTS.get(name, MAKES_FIGURES if name in FIGURES else "")
+        self.missing.append({"name": name, "why": why, "command": command})
 
 
 def render(run_folder: str | Path, out: str | Path | None = None) -> Path:
@@ -73,8 +75,7 @@ def render(run_folder: str | Path, out: str | Path | None = None) -> Path:
         FileError: the folder does not exist, holds nothing of a run, or the report cannot be written.
     """
     folder = Path(run_folder)
-    if not folder.is_dir():
-        raise FileError("there is no run folder", where=folder, allowed="a folder that `neurokd demo --out` made")
+    _require_folder(folder)
     run = _read(folder)
     if not (run.data or run.config or run.images):
         raise FileError(
@@ -89,6 +90,17 @@ def render(run_folder: str | Path, out: str | Path | None = None) -> Path:
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileError(
+            "there is no run folder",
+            where=folder,
+            got="a file" if folder.exists() else "nothing",
+            allowed="a folder that `neurokd demo --out` made",
+            next_step="run `neurokd demo --out FOLDER`, or give the folder it wrote",
+        )
 
 
 def page(*, title: str, profile: Mapping[str, Any] | None = None, placement: Mapping[str, Any] | None = None) -> str:
@@ -188,20 +200,20 @@ def _sections(run: _Run) -> dict[str, Any]:
         "events": ("profile.json", lambda: views.event_rows(profile) if profile else []),
         "totals": ("profile.json", lambda: views.total_rows(profile) if profile else []),
         "about": ("profile.json", lambda: views.about(profile) if profile else None),
-        "chip": ("placement.json", lambda: views.chip_map(placement) if placement else None),
-        "resources": ("placement.json", lambda: views.resource_rows(placement) if placement else []),
+        "chip": ("placement.json", lambda: views_chip.chip_map(placement) if placement else None),
+        "resources": ("placement.json", lambda: views_chip.resource_rows(placement) if placement else []),
     }
     networks, explored = run.data.get(NETWORKS), run.explored or {}
     tested = " and ".join(TEST_SET)
     make |= {
-        "networks": (NETWORKS, lambda: views.network_rows(networks) if networks else []),
-        "pareto": (NETWORKS, lambda: views.pareto(networks, explored, profile)),
-        "cores": ("profile.json", lambda: views.core_rows(profile) if profile else []),
+        "networks": (NETWORKS, lambda: views_networks.network_rows(networks) if networks else []),
+        "pareto": (NETWORKS, lambda: views_networks.pareto(networks, explored, profile)),
+        "cores": ("profile.json", lambda: views_chip.core_rows(profile) if profile else []),
         "timeline": ("profile.json", lambda: views.timeline(profile) if profile else ""),
-        "confusion": (tested, lambda: views.confusion(explored)),
-        "exits": (tested, lambda: views.exit_rows(explored)),
-        "answer_chart": (tested, lambda: views.answer_chart(explored)),
-        "samples": (tested, lambda: views.embedded(explored.get("samples"))),
+        "confusion": (tested, lambda: views_answers.confusion(explored)),
+        "exits": (tested, lambda: views_answers.exit_rows(explored)),
+        "answer_chart": (tested, lambda: views_answers.answer_chart(explored)),
+        "samples": (tested, lambda: views_answers.embedded(explored.get("samples"))),
     }
     shown = {name: _section(run, source, build) for name, (source, build) in make.items()}
     shown["tested"] = {key: explored.get(key, 0) for key in ("count", "silent", "population")}
@@ -231,8 +243,8 @@ def compare(folders: Sequence[str | Path], out: str | Path) -> Path:
     resource = resources.files("deploy.report")
     template = environment.from_string(resource.joinpath("compare.html").read_text(encoding="utf-8"))
     style = resource.joinpath("report.css").read_text(encoding="utf-8")
-    head, rows = views.comparison(runs)
-    text = template.render(style=style, head=head, rows=rows, pareto=views.compared(runs))
+    head, rows = views_networks.comparison(runs)
+    text = template.render(style=style, head=head, rows=rows, pareto=views_networks.compared(runs))
     target = Path(out)
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -253,8 +265,7 @@ def export(run_folder: str | Path, out: str | Path) -> Path:
         FileError: the folder does not exist, or the file cannot be written.
     """
     folder = Path(run_folder)
-    if not folder.is_dir():
-        raise FileError("there is no run folder", where=folder, allowed="a folder that `neurokd demo --out` made")
+    _require_folder(folder)
     run = _read(folder)
     explored = {key: value for key, value in (run.explored or {}).items() if key != "samples"}
     write_json(out, {**run.data, "config.toml": run.config, "test_set": explored, "missing": run.missing})

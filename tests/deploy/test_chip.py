@@ -32,6 +32,7 @@ def refused(text: str) -> ChipError:
     with pytest.raises(ChipError) as caught:
         parse_chip(text, "toy", "toy.toml")
     assert caught.value.allowed
+    assert set(caught.value.fields()) == {"error", "what", "where", "got", "allowed", "next"}
     return caught.value
 
 
@@ -136,6 +137,10 @@ def test_a_section_that_is_no_table_is_refused() -> None:
     head = TOY[: TOY.index("[power]")]
     assert "[power] is not a table" in refused("power = 3\n" + head).what
     assert "lacks power" in refused(head).what
+
+
+def test_a_number_in_quotes_is_told_from_a_number() -> None:
+    assert refused(changed("synop", "synop = " + value('"23.6"', "pJ"))).got == "'23.6'"
 
 
 def test_an_unknown_key_is_refused_with_the_nearest() -> None:

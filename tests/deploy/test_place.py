@@ -221,7 +221,7 @@ def test_a_program_goes_on_on_the_next_chip() -> None:
     assert (len(placement.cores), placement.chips, placement.chips_used) == (6, 2, 2)
     assert sorted(core.chip for core in placement.cores) == [0, 0, 0, 0, 1, 1]
     assert {core.tile for core in placement.cores if core.chip == 1} == {2}
-    assert placement.table().startswith("toy: 6 of 8 cores on 2 chips")
+    assert placement.table().startswith("toy: 6 of 8 cores on 2 of 2 chips")
     assert placement.to_json()["chips_used"] == [2, 2]
     with pytest.raises(RuleError, match="a program needs a chip"):
         place(program, TOY, chips=0)

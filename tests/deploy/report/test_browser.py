@@ -16,7 +16,7 @@ from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import profile
 from deploy.program import Conv, Dense, Input, Population, Program
-from deploy.report import render
+from deploy.report import accuracy_by_stage, activity_by_layer, compare, render
 from deploy.runfolder import Samples, save_samples
 from tests.deploy.graphs import ONE_EACH, populated
 
@@ -46,6 +46,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "profile.json").write_text(json.dumps(profile(program, trace, "loihi1", placement).to_json()))
     (folder / "placement.json").write_text(json.dumps(placement.to_json()))
     (folder / "config.toml").write_text("seed = 0\n")
+    accuracy_by_stage({"teacher": 97.0, "chip": 95.0}, folder / "accuracy.png")
+    activity_by_layer({"conv": (20.0, 400.0), "out": (3.0, 60.0)}, folder / "activity.png")
     return render(folder)
 
 
@@ -81,7 +83,7 @@ def probed(page: Path, tmp_path: Path) -> Path:
       found.sample = document.getElementById("x-sample").value;
       found.count = document.getElementById("x-count").textContent;
       found.says = document.getElementById("x-says").textContent;
-      found.images = Array.from(document.images).filter(function (i) { return !i.naturalWidth; }).length;
+      found.images = Array.from(document.images).map(function (i) { return i.naturalWidth; });
       found.charts = Array.from(document.querySelectorAll("svg.chart")).map(function (s) {
         return s.querySelectorAll("circle").length; });
       document.body.setAttribute("data-probe", JSON.stringify(found));
@@ -103,8 +105,9 @@ def test_the_page_runs_offline_without_errors_and_draws_everything(report: Path,
     assert found["sample"] == "1"
     assert "of out up to step 2" in found["count"]
     assert "step 2" in found["says"]
-    assert found["images"] == 0
-    assert len(found["charts"]) >= 3
+    assert len(found["images"]) == 2
+    assert min(found["images"]) > 100
+    assert len(found["charts"]) == 4  # spikes and synops by step, accuracy by step, accuracy against energy
     assert min(found["charts"]) >= 5
 
 
@@ -150,6 +153,32 @@ def test_nothing_is_wider_than_the_screen(report: Path, tmp_path: Path, size: st
     found = re.search(r'data-wide="(-?\d+)"', document)
     assert found
     assert int(found[1]) <= 0
+
+
+@pytest.mark.parametrize(("scheme", "bright"), [("1", True), ("0", False)])
+def test_the_page_follows_light_and_dark(report: Path, tmp_path: Path, scheme: str, bright: bool) -> None:
+    probe = "<script>document.body.dataset.page = getComputedStyle(document.body).backgroundColor;</script></body>"
+    copy = tmp_path / "scheme.html"
+    copy.write_text(report.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    document, _ = browse(copy, tmp_path, "--dump-dom", f"--blink-settings=preferredColorScheme={scheme}")
+    found = re.search(r'data-page="rgb\((\d+),', document)
+    assert found
+    assert (int(found[1]) > 200) == bright
+
+
+def test_a_comparison_is_drawn_without_errors(tmp_path: Path) -> None:
+    for name, (accuracy, energy, synops) in {"small": (90.0, 1e-6, 1e4), "large": (95.0, 9e-6, 2e5)}.items():
+        (tmp_path / name).mkdir()
+        summary = {
+            "accuracy": {"chip": accuracy}, "modelled": {"energy_per_sample_J": energy},
+            "activity": {"synops_per_sample": synops},
+        }  # fmt: skip
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+    page = compare([tmp_path / "small", tmp_path / "large"], tmp_path / "both.html")
+    document, log = browse(page, tmp_path, "--dump-dom")
+    assert not [line for line in log.splitlines() if "CONSOLE" in line]
+    assert document.count('<svg class="chart"') == 2
+    assert document.count("<circle") == 4
 
 
 def test_the_page_prints(report: Path, tmp_path: Path) -> None:

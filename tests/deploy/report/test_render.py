@@ -18,7 +18,7 @@ from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import Profile, profile
 from deploy.program import Dense, Input, Population, Program
-from deploy.report import accuracy_by_stage, render
+from deploy.report import accuracy_by_stage, render, views
 from deploy.report.explore import explore
 from deploy.report.render import FIGURES, PARTS, compare, export, page
 from deploy.runfolder import Samples, samples_of, save_samples
@@ -179,6 +179,25 @@ def test_the_chip_shows_used_and_maximum(folder: Path) -> None:
     assert hidden[4] == "4unpublished"
 
 
+def test_layers_that_share_a_core_are_shown(folder: Path) -> None:
+    shared = place(net(), "loihi1", share=True)
+    assert len(shared.cores) == 1
+    (folder / "placement.json").write_text(json.dumps(shared.to_json()))
+    shown = rendered(folder)
+    assert "Not in this report" not in shown.text
+    for layer in ("hidden", "out"):
+        assert next(row for row in shown.rows if row[0] == layer and "of 1,024" in row[2])[1] == "1"
+
+
+def test_spikes_and_operations_by_step_are_two_charts_of_one_colour_a_layer(profiled: Profile) -> None:
+    shown = views.timeline(profiled.to_json())
+    spikes, synops = shown["svgs"]
+    assert [entry["number"] for entry in shown["legend"]] == [0, 1, 2]
+    assert 'polyline class="s0"' in spikes
+    assert 'polyline class="s0"' not in synops  # the input does no synaptic operations
+    assert all(f'polyline class="s{k}"' in chart for chart in (spikes, synops) for k in (1, 2))
+
+
 def test_the_page_loads_nothing(folder: Path) -> None:
     html = render(folder).read_text(encoding="utf-8")
     outside = [link for link in Page(html).links if not link.startswith(("#", "data:"))]
@@ -222,6 +241,7 @@ def test_images_and_texts_that_are_none_are_named(folder: Path) -> None:
     (folder / "config.toml").write_bytes(b"\xff\xfe")
     shown = rendered(folder)
     assert "energy.png  is not a PNG image" in shown.text
+    assert "neurokd demo makes it" in re.sub(r"\s+", " ", shown.text.split("energy.png")[1])[:60]
     assert "config.toml  cannot be read" in shown.text
 
 
@@ -265,8 +285,9 @@ def test_the_report_can_go_elsewhere(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="there is no run folder"):
+    with pytest.raises(FileError, match="there is no run folder") as caught:
         render(tmp_path / "absent")
+    assert (caught.value.got, bool(caught.value.next_step)) == ("nothing", True)
     with pytest.raises(FileError, match="holds nothing of a run") as caught:
         render(tmp_path)
     assert "summary.json" in caught.value.got
@@ -357,8 +378,8 @@ def networks() -> dict[str, Any]:
 def test_networks_are_compared_in_one_table(folder: Path) -> None:
     (folder / "networks.json").write_text(json.dumps(networks()))
     shown = rendered(folder)
-    row = next(row for row in shown.rows if row[0] == "teacher" and len(row) == 12)
-    assert row[1:7] == ["4-200-3", "98.50 %", "1,403", "2", "50", "9,000"]
+    row = next(row for row in shown.rows if row[0] == "teacher4-200-3" and len(row) == 11)
+    assert row[1:6] == ["98.50 %", "1,403", "2", "50", "9,000"]
     assert "Accuracy against synaptic operations a sample" in shown.text
     (folder / "networks.json").write_text('{"networks": [{}]}')
     assert "networks.json  is damaged" in rendered(folder).text
