@@ -65,9 +65,9 @@ def _population(program: Program, name: str) -> Population:
 def _cut_layer(program: Program, chip: Chip, population: Population, cap: int) -> list[Slice]:
     """The better of the orders a layer can be cut in: fewer cores first, then fewer input axons."""
     convolved = any(isinstance(s, Conv) for s in program.incoming(population.name))
-    orders: tuple[Order, ...] = ("row-major", "pixel-major") if convolved else ("row-major",)
-    tried = [_cut_in_order(program, chip, population, cap, order) for order in orders]
-    fitting = [parts for parts in tried if parts]
+    by_pixel = _cut_in_order(program, chip, population, cap, "pixel-major") if convolved else []
+    by_row = _cut_in_order(program, chip, population, cap, "row-major", len(by_pixel) or None)
+    fitting = [parts for parts in (by_row, by_pixel) if parts]
     if not fitting:
         raise _does_not_fit(program, population, chip)
     fewest = min(len(parts) for parts in fitting)
@@ -79,13 +79,15 @@ def _input_axons(program: Program, chip: Chip, parts: list[Slice]) -> int:
     return sum(need(program, chip, part).input_axons for part in parts)
 
 
-def _cut_in_order(program: Program, chip: Chip, population: Population, cap: int, order: Order) -> list[Slice]:
-    """The layer's slices in one order; none when a neuron does not fit even alone."""
+def _cut_in_order(
+    program: Program, chip: Chip, population: Population, cap: int, order: Order, most: int | None = None
+) -> list[Slice]:
+    """The layer's slices in one order; none when a neuron does not fit even alone, or with more than ``most``."""
 
     def fits(start: int, stop: int) -> bool:
         return not exceeded(need(program, chip, Slice(population.name, order, start, stop)), chip)
 
-    return [Slice(population.name, order, start, stop) for start, stop in cut(population.size, cap, fits)]
+    return [Slice(population.name, order, start, stop) for start, stop in cut(population.size, cap, fits, most)]
 
 
 def _does_not_fit(program: Program, population: Population, chip: Chip) -> RuleError:

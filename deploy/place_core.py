@@ -153,21 +153,22 @@ def largest_fan_in(program: Program, layer: str) -> int:
     return int(total.max())
 
 
-def cut(size: int, cap: int, fits: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+def cut(size: int, cap: int, fits: Callable[[int, int], bool], most: int | None = None) -> list[tuple[int, int]]:
     """Cut ``0 .. size`` greedily into the longest pieces that fit, then even them out if the even pieces fit too.
 
     Args:
         cap: Longest piece to try.
         fits: Whether neurons ``start`` to ``stop`` fit on a core; true of every part of a piece that fits.
+        most: Pieces beyond which another cut is better anyway.
 
     Returns:
-        The pieces; none when a neuron does not fit even alone.
+        The pieces; none when a neuron does not fit even alone, or where they would be more than ``most``.
     """
     pieces: list[tuple[int, int]] = []
     start, guess = 0, cap
     while start < size:
         length = _longest(start, min(cap, size - start), min(guess, size - start), fits)
-        if length == 0:
+        if length == 0 or len(pieces) == most:
             return []
         pieces.append((start, start + length))
         start, guess = start + length, length

@@ -48,12 +48,10 @@ def scatter(series: Sequence[Points], x: str, y: str, *, log: bool = False) -> s
         return across, down
 
     parts = [_axes(x, y, (x_low, x_high), (y_low, y_high), log)]
-    drawn = [
-        (k if one.colour is None else one.colour, one, [(at(p), p[2]) for p in points]) for k, one, points in shown
-    ]
-    parts += [_series(colour % 6, one, marks) for colour, one, marks in drawn]
+    drawn = [(k, one, [(at(p), p[2]) for p in points]) for k, one, points in shown]
+    parts += [_series((k if one.colour is None else one.colour) % 6, one, marks) for k, one, marks in drawn]
     named = [(place, one.name) for _, one, marks in drawn if not one.line for place, _ in marks]
-    parts += _labels(named, [place for _, _, marks in drawn for place, _ in marks])
+    parts += _labels(named, _obstacles([(one.line, [place for place, _ in marks]) for _, one, marks in drawn]))
     return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 
@@ -69,33 +67,49 @@ def _series(colour: int, one: Points, marks: Sequence[tuple[Place, str]]) -> str
     return "".join(parts)
 
 
-def _labels(named: Sequence[tuple[Place, str]], marks: Sequence[Place]) -> list[str]:
+def _obstacles(drawn: Sequence[tuple[bool, Sequence[Place]]]) -> list[Box]:
+    """What a label should not cover: every mark, and the lines in short pieces."""
+    boxes = [_square(place, 6.0) for _, places in drawn for place in places]
+    for joined, places in drawn:
+        for (a, b), (c, d) in zip(places, places[1:] if joined else [], strict=False):
+            count = max(1, round(math.dist((a, b), (c, d)) / 6.0))
+            boxes += [_square((a + (c - a) * k / count, b + (d - b) * k / count), 3.0) for k in range(1, count)]
+    return boxes
+
+
+def _square(place: Place, half: float) -> Box:
+    return place[0] - half, place[1] - half, place[0] + half, place[1] + half
+
+
+def _labels(named: Sequence[tuple[Place, str]], obstacles: Sequence[Box]) -> list[str]:
     """A name beside each mark, where it covers least; marks that lie on each other share a label."""
-    groups: list[tuple[Place, list[str]]] = []
+    groups: list[tuple[list[Place], list[str]]] = []
     for place, name in named:
-        near = next((names for other, names in groups if math.dist(place, other) < NEAR), None)
+        near = next((group for group in groups if math.dist(place, group[0][0]) < NEAR), None)
         if near is None:
-            groups.append((place, [name]))
-        elif name not in near:
-            near.append(name)
-    taken = [(a - 7, b - 7, a + 7, b + 7) for a, b in marks]
-    texts = []
-    for place, names in groups:
+            groups.append(([place], [name]))
+        else:
+            near[0].append(place)
+            near[1].extend([name] if name not in near[1] else [])
+    taken, texts = list(obstacles), []
+    for places, names in groups:
         text = ", ".join(names)
-        box = min(_around(place, LETTER * len(text)), key=lambda one: _covered(one, taken))
+        box = min(_around(places, LETTER * len(text)), key=lambda one: _covered(one, taken))
         taken.append(box)
         texts.append(f'<text class="label" x="{box[0]:.1f}" y="{box[3] - 3.5:.1f}">{html.escape(text)}</text>')
     return texts
 
 
-def _around(place: Place, width: float) -> list[Box]:
+def _around(places: Sequence[Place], width: float) -> list[Box]:
     """Where a label of a width can stand: right, left, above, below, then further up and down."""
-    a, b = place
+    left, right = min(a for a, _ in places), max(a for a, _ in places)
+    a, b = (left + right) / 2, places[0][1]
     middle = min(max(a - width / 2, LEFT), WIDTH - width)
-    corners = [(a + 8, b - LINE / 2), (a - 8 - width, b - LINE / 2)]
-    for away in (0.0, LINE, 2 * LINE):
-        corners += [(middle, b - 7 - LINE - away), (middle, b + 7 + away)]
-    return [(left, top, left + width, top + LINE) for left, top in corners]
+    corners = [(right + 8, b - LINE / 2), (left - 8 - width, b - LINE / 2)]
+    for away in (0.0, LINE, 2 * LINE, 3 * LINE):
+        for across in (middle, min(max(a, LEFT), WIDTH - width), max(a - width, LEFT)):
+            corners += [(across, b - 8 - LINE - away), (across, b + 8 + away)]
+    return [(x, top, x + width, top + LINE) for x, top in corners]
 
 
 def _covered(box: Box, taken: Sequence[Box]) -> float:

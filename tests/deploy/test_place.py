@@ -321,3 +321,5 @@ def test_cuts_cover_everything_and_fit(size: int, cap: int, room: int) -> None:
         return
     assert [n for start, stop in pieces for n in range(start, stop)] == list(range(size))
     assert all(fits(*piece) and piece[1] - piece[0] <= cap for piece in pieces)
+    assert cut(size, cap, fits, len(pieces)) == pieces
+    assert cut(size, cap, fits, len(pieces) - 1) == []

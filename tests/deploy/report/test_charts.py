@@ -53,6 +53,19 @@ def test_marks_on_each_other_share_a_label_and_labels_cover_no_mark() -> None:
         assert not any(left < a < right and base - charts.LINE < b < base for a, b in marks)
 
 
+def test_a_label_stays_off_a_line() -> None:
+    line = Points("early", ((1.0, 50.0, ""), (2.0, 90.0, ""), (3.0, 80.0, ""), (4.0, 90.0, "")), line=True)
+    svg = scatter([line, Points("student alone, and so on", ((4.0, 90.0, ""),))], "x", "y")
+    root = ElementTree.fromstring(svg)
+    label = next(e for e in root if e.get("class") == "label")
+    left, base = float(label.attrib["x"]), float(label.attrib["y"])
+    right = left + charts.LETTER * len(label.text or "")
+    corners = [tuple(map(float, pair.split(","))) for pair in root.find("polyline").attrib["points"].split()]  # type: ignore[union-attr]
+    for (a, b), (c, d) in zip(corners, corners[1:], strict=False):
+        along = [(a + (c - a) * k / 50, b + (d - b) * k / 50) for k in range(51)]
+        assert not any(left < x < right and base - 10 < y < base for x, y in along)
+
+
 def test_a_series_keeps_the_colour_it_is_given() -> None:
     assert 'class="s4"' in scatter([Points("a", ((1.0, 2.0, ""),), colour=4)], "x", "y")
 
