@@ -52,8 +52,8 @@ PLACING: Final = """
 cores first, then cores change places on the mesh while that saves hops. `--share` puts several small layers on one core
 where the file says how many it may hold. Synaptic memory follows nengo-loihi's encodings: a list of synapses for each
 source (dense or with indices, whichever is smaller), and for convolutions a list for each pattern of taps, shared by
-all sources that have it. What does not fit is refused with the limit that stops it and what would fit. A run folder's
-network is lowered for the chip first, so one whose formats differ is refused; `RUN/program.npz` is placed by limits.
+all sources that have it. What does not fit is refused with the limit that stops it and what would fit. Placing goes by
+limits; formats that the chip does not have are named below the table.
 """
 
 AGAIN: Final = """

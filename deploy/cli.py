@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.errors import ConfigError, NeurokdError
 
@@ -171,15 +171,21 @@ def map_(
     as_json: AsJson = False,
 ) -> None:
     """Put a network on a chip's cores: used and max of every resource, and the one that binds."""
+    from deploy import rules
+    from deploy.chip import load_chip
     from deploy.place import place
     from deploy.runfolder import program_of
 
-    placement = place(program_of(source, chip), chip, chips=chips, share=share)
+    program, target = program_of(source), load_chip(chip)
+    placement = place(program, target, chips=chips, share=share)
+    differing = [finding.what for finding in rules.check(program, target) if finding.severity == "error"]
     if picture is not None:
         from deploy.report import chip_picture
 
         chip_picture(placement.to_json(), picture)
-    _print(placement.to_json(), as_json, lambda: placement.table(cores=cores))
+    note = f"\nformats that {target.name} does not have: {'; '.join(dict.fromkeys(differing))}" if differing else ""
+    found = {**placement.to_json(), "formats_that_differ": differing}
+    _print(found, as_json, lambda: placement.table(cores=cores) + note)
 
 
 @app.command()
@@ -288,9 +294,9 @@ def chips(
     if names:
         rows = explanation(found[0]) if len(found) == 1 else comparison(found)
     else:
-        rows = [["chip", "title", "cores", "neurons a core", "energy a synop", "what the file holds"]]
-        rows += [[chip.name, chip.title, *_chip_cells(chip), chip.summary] for chip in found]
-    table = Table(*rows[0])
+        rows = [["chip", "title", "cores", "neurons a core", "energy a synop"]]
+        rows += [[chip.name, chip.title, *_chip_cells(chip)] for chip in found]
+    table = Table(Column(rows[0][0], no_wrap=True), *rows[0][1:])
     for row in rows[1:]:
         table.add_row(*row)
     console.print(table)

@@ -273,6 +273,14 @@ def test_map_takes_chips_and_sharing_and_draws(deploy: Cli, as_json: Callable[..
     assert "cannot share a core" in result.err
 
 
+def test_map_places_what_a_chip_has_other_formats_for(deploy: Cli, as_json: Callable[..., Any], folder: Path) -> None:
+    """Cores are a matter of limits; what would have to be another number is said beside."""
+    assert as_json("map", folder)["formats_that_differ"] == []
+    found = as_json("map", folder, "--chip", "toy")
+    assert any("weight width" in what for what in found["formats_that_differ"])
+    assert "formats that toy does not have" in deploy("map", folder, "--chip", "toy").out
+
+
 def test_profile_by_core_and_as_csv(as_json: Callable[..., Any], folder: Path, tmp_path: Path) -> None:
     result = as_json("profile", folder, "--by-core", "--csv", tmp_path / "profile.csv")
     assert all(core["exact"] for core in result["cores"])
