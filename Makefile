@@ -21,7 +21,7 @@ STEP := sh .ci/step
 VERSION_CHECK := import sys; v = sys.version_info[:2]; \
 	sys.exit(None if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v}; set PYTHON=...")
 
-.PHONY: setup demo test test-long test-310 lint parity validate scoreboard bench bench-training finetune reproduce clean
+.PHONY: setup demo test test-long test-310 lint parity validate chips scoreboard bench bench-training finetune reproduce clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -120,8 +120,15 @@ $(OTHERS)/neurobench/.installed: constraints.txt
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(TORCH) neurobench==2.3.0 snntorch
 	touch $@
 
+# Also with trained networks: make validate ARGS="--grid mnist fashion-mnist cifar10 --data-root DIR".
 validate: setup $(OTHERS)/sanafe/.installed $(OTHERS)/neurobench/.installed
 	$(VALIDATE) $(BIN)/python -m benchmarks.validate $(ARGS)
+	$(BIN)/python -m benchmarks.energy_page
+
+# The grid's students and teachers on every chip file, then docs/chips.md:
+# make chips ARGS="--grid mnist fashion-mnist cifar10 --data-root DIR"
+chips: setup
+	$(BIN)/python -m benchmarks.chips $(ARGS)
 	$(BIN)/python -m benchmarks.energy_page
 
 # The fine-tuning grid, its tables and its plot: make finetune ARGS="--data-root DIR"; interrupted, it goes on.
