@@ -1,8 +1,9 @@
 """The best student found under a budget of synaptic operations or modelled energy.
 
 Each way of saving is tried, fine-tuned with the SAT loss on, and measured on the validation images; the most accurate
-one that keeps the budget wins. The ways: pruning weights, removing neurons and channels (the exported network is
-smaller), half by each, and pruning with a penalty on spikes where hidden spikes cost a part worth it.
+one that keeps the budget wins. The ways: pruning weights over all layers, or the same share in each; removing neurons
+and channels (the exported network is smaller), half by each, and pruning with a penalty on spikes where hidden spikes
+cost a part worth it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from neurokd.export import to_graph
 from neurokd.feed import Feed, accuracy
 from neurokd.loop import FitResult
 from neurokd.network import SpikingNetwork
-from neurokd.prune import prune_weights, shrink, synops, worths
+from neurokd.prune import prune_evenly, prune_weights, shrink, synops, worths
 from neurokd.quantize import to_integers, tune
 from neurokd.quantized import QuantizedNetwork
 
@@ -85,7 +86,7 @@ class Tried:
     """One way of saving.
 
     Attributes:
-        how: ``weights``, ``neurons``, ``both`` or ``quiet``.
+        how: ``weights``, ``evenly``, ``neurons``, ``both`` or ``quiet``.
         cost: Synops, or modelled joules, a validation image.
         validation: Accuracy in percent.
         fits: Whether the budget is kept.
@@ -170,10 +171,10 @@ class _Search:
 
     def go(self) -> Found:
         ways: dict[str, Callable[[float], QuantizedNetwork]] = {
-            "weights": self._weights, "neurons": self._neurons, "both": self._both,
+            "weights": self._weights, "evenly": self._evenly, "neurons": self._neurons, "both": self._both,
         }  # fmt: skip
         if len(self.student.spiking_layers()) < 2:
-            del ways["neurons"], ways["both"]
+            ways = {"weights": self._weights}
         if self._hidden_share() >= WORTH_A_PENALTY:
             ways["quiet"] = self._weights
         found: dict[str, QuantizedNetwork] = {}
@@ -212,6 +213,11 @@ class _Search:
     def _weights(self, aim: float) -> QuantizedNetwork:
         network = to_integers(self.student, **self.grids)
         prune_weights(network, self.feed, aim)
+        return network
+
+    def _evenly(self, aim: float) -> QuantizedNetwork:
+        network = to_integers(self.student, **self.grids)
+        prune_evenly(network, self.feed, aim)
         return network
 
     def _neurons(self, aim: float) -> QuantizedNetwork:

@@ -3,7 +3,7 @@
 A weight costs one synaptic operation for each event of its source; counted over images, that is exactly what the
 simulator counts (it skips weights that are 0). It is worth the squared current it brings, in squared thresholds.
 Weights (:func:`prune_weights`) or whole neurons and channels (:func:`shrink`) go in the order of worth over cost, over
-all layers at once, until the expected synops fit.
+all layers at once, until the expected synops fit; or weights within each layer (:func:`prune_evenly`).
 """
 
 from __future__ import annotations
@@ -111,27 +111,53 @@ def prune_weights(network: QuantizedNetwork, feed: Feed, target: float) -> None:
     """
     found = worths(network, feed)
     layers = network.quantized_layers()
-    now = {layer.name: _expected(layer, found[layer.name]) for layer in layers}
-    excess = sum(now.values()) - target
-    if excess <= 0:
+    now = sum(_expected(layer, found[layer.name]) for layer in layers)
+    if now <= target:
         return
     scores, costs = zip(*(_prunable(layer, found[layer.name]) for layer in layers), strict=True)
-    order = torch.cat(scores).argsort()
-    removed = torch.cat(costs)[order].cumsum(0)
-    count = int(torch.searchsorted(removed, torch.tensor(excess, dtype=removed.dtype))) + 1
-    if not len(order) or float(removed[-1]) < excess:
+    least = now - float(torch.cat(costs).sum())
+    if target < least:
         raise TrainingError(
             "the budget cannot be reached by pruning",
             where=str(network.spec),
             got=f"{target:,.0f} synops a sample",
-            allowed=f"at least {sum(now.values()) - (float(removed[-1]) if len(order) else 0.0):,.0f}",
+            allowed=f"at least {least:,.0f}",
             next_step="ask for a larger budget, or train a smaller student",
         )
-    gone = torch.zeros(len(order), dtype=torch.bool)
-    gone[order[:count]] = True
+    gone = _of_least_score(torch.cat(scores), torch.cat(costs), now - target)
     for layer, part in zip(layers, gone.split([len(score) for score in scores]), strict=True):
-        old = torch.ones_like(layer.weight) if layer.mask is None else layer.mask
-        layer.prune(torch.where(part.view_as(layer.weight), 0.0, old))
+        _mask(layer, part)
+
+
+def prune_evenly(network: QuantizedNetwork, feed: Feed, target: float) -> None:
+    """As :func:`prune_weights`, but every layer gives up the same share of its own synops, as far as it can.
+
+    Worth over cost is not comparable between layers whose fan-ins differ much: of a network that sees grey levels
+    through 27 weights a neuron and answers through 1,024, it takes all but a few of the latter first.
+    """
+    found = worths(network, feed)
+    layers = network.quantized_layers()
+    now = {layer.name: _expected(layer, found[layer.name]) for layer in layers}
+    given_up = 1.0 - target / sum(now.values())
+    if given_up <= 0:
+        return
+    for layer in layers:
+        _mask(layer, _of_least_score(*_prunable(layer, found[layer.name]), given_up * now[layer.name]))
+
+
+def _of_least_score(scores: Tensor, costs: Tensor, excess: float) -> Tensor:
+    """bool, of the shape of ``scores``: those of least score whose costs sum to ``excess`` or just above."""
+    order = scores.argsort()
+    removed = costs[order].cumsum(0)
+    count = int(torch.searchsorted(removed, torch.tensor(excess, dtype=removed.dtype))) + 1
+    gone = torch.zeros(len(order), dtype=torch.bool)
+    gone[order[: min(count, int((costs > 0).sum()))]] = True
+    return gone
+
+
+def _mask(layer: QuantizedLayer, gone: Tensor) -> None:
+    old = torch.ones_like(layer.weight) if layer.mask is None else layer.mask
+    layer.prune(torch.where(gone.view_as(layer.weight), 0.0, old))
 
 
 def _prunable(layer: QuantizedLayer, worth: Worth) -> tuple[Tensor, Tensor]:

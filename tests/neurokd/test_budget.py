@@ -24,7 +24,7 @@ from neurokd.export import export, to_graph  # noqa: E402
 from neurokd.feed import Feed, accuracy  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
-from neurokd.prune import prune_weights, shrink, smaller, synops, worths  # noqa: E402
+from neurokd.prune import prune_evenly, prune_weights, shrink, smaller, synops, worths  # noqa: E402
 from neurokd.quantize import quantize, to_integers, tune  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
 
@@ -61,6 +61,22 @@ def test_expected_synops_are_those_of_the_simulator(
     whole = synops(network, feed)
     prune_weights(network, feed, whole / 2)
     assert 0.45 * whole < counted(network, digits) < 0.75 * whole  # other spikes come once weights are gone
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_pruned_evenly_each_layer_gives_up_the_same_share(
+    spec: str, digits: Dataset, students: dict[str, SpikingNetwork]
+) -> None:
+    network, feed = to_integers(students[spec]), Feed(digits.validation, ENCODING)
+    before, whole = worths(network, feed), synops(network, feed)
+    costs = {x.name: before[x.name].cost * (x.integer_weights() != 0) for x in network.quantized_layers()}
+    prune_evenly(network, feed, 2 * whole)
+    assert all(layer.mask is None for layer in network.quantized_layers())
+    prune_evenly(network, feed, 0.6 * whole)
+    for layer in network.quantized_layers():
+        left = before[layer.name].cost * (layer.integer_weights() != 0)
+        largest = float(costs[layer.name].max() / costs[layer.name].sum())
+        assert 0.6 - largest <= float(left.sum() / costs[layer.name].sum()) <= 0.6
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -131,7 +147,7 @@ def test_half_the_synops_cost_little(digits: Dataset, students: dict[str, Spikin
     student, stage = students[SPECS[0]], dataclasses.replace(STAGE, epochs=8)
     found = under_budget(student, digits, ENCODING, stage, Budget("synops", 0.5), checkpoint_dir=tmp_path)
     assert counted(found.network, digits) <= found.limit == 0.5 * found.start
-    assert {one.how for one in found.tried} >= {"weights", "neurons", "both"}
+    assert {one.how for one in found.tried} >= {"weights", "evenly", "neurons", "both"}
     best = max(one.validation for one in found.tried if one.fits)
     assert found.validation == best == accuracy(found.network, Feed(digits.validation, ENCODING))
     assert found.validation > accuracy(to_integers(student), Feed(digits.validation, ENCODING)) - 4
