@@ -25,8 +25,8 @@ from deploy.profile_model import (
     constant,
     layer_events,
     layer_steps,
-    step_times,
 )
+from deploy.profile_steps import step_times
 from deploy.profile_types import EventEnergy, Figure, Kind, LayerProfile, Profile, figure, no_figure
 from deploy.program import Program
 from deploy.spikes import stimulus
@@ -130,7 +130,7 @@ def _counted_by(trace: Trace) -> str:
 def _total(events: tuple[LayerEvents, ...], kinds: tuple[str, ...]) -> Amounts:
     """Events of some kinds over some layers, ``[B]``."""
     parts = [part.amounts[kind] for part in events for kind in kinds if kind in part.amounts]
-    return np.sum(parts, axis=0) if parts else np.zeros(1)
+    return sum(parts[1:], parts[0]) if parts else np.zeros(1)
 
 
 def _happens(event: str, events: tuple[LayerEvents, ...]) -> bool:
@@ -186,14 +186,10 @@ def _energy(events: tuple[LayerEvents, ...], chip: Chip) -> Figure:
     absent = [name for name in ESSENTIAL if chip.energy[name].value is None]
     if absent:
         return no_figure("J", f"{chip.title}: {chip.energy[absent[0]].note}")
-    joule = sum(
-        (
-            _total((part,), (event,)) * (constant(chip.energy, event) or 0.0)
-            for part in events
-            for event in part.amounts
-        ),
-        np.zeros(1),
-    )
+    prices = {event: constant(chip.energy, event) for event in EVENTS}
+    priced = ((part.amounts[event], price) for event, price in prices.items() if price for part in events
+              if event in part.amounts)  # fmt: skip
+    joule = sum((amounts * price for amounts, price in priced), np.zeros(1))
     return figure(joule * PICO, "J", "modelled", _sources(chip.energy, chip))
 
 
@@ -230,12 +226,11 @@ def _static(chip: Chip, latency: Figure) -> Figure:
     return Figure(mean, p5, p50, p95, "J", "modelled", f"{quantity.source} ({quantity.grade}) × latency", half)
 
 
-def _slowest(placement: Placement, cores: npt.NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
-    counts = np.bincount(cores.reshape(-1), minlength=len(placement.cores))
+def _slowest(placement: Placement, counts: npt.NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
     shares: dict[str, float] = {}
     for core, count in zip(placement.cores, counts, strict=True):
         name = " + ".join(core.layers)
-        shares[name] = shares.get(name, 0.0) + float(count) / cores.size
+        shares[name] = shares.get(name, 0.0) + float(count) / float(counts.sum())
     return tuple(shares.items())
 
 

@@ -6,6 +6,7 @@ Every figure is ``[T, B]``: events of a step of the layer, in each sample.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,27 @@ from deploy.trace import Trace
 
 Amounts = npt.NDArray[np.float64]
 Place = tuple[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A share of some events: ``events * share``, multiplied out where it is used.
+
+    Attributes:
+        events: Integer or float ``[T, B]``, the run's own array where nothing had to be counted for it.
+        share: What part of them is meant.
+    """
+
+    events: npt.NDArray[Any]
+    share: float = 1.0
+
+    def mean(self) -> float:
+        """Mean number a sample, over all steps."""
+        return float(self.events.sum()) * self.share / int(self.events.shape[1])
+
+    def by_sample(self) -> Amounts:
+        """Number in each sample, ``[B]``."""
+        return np.asarray(self.events.sum(axis=0) * self.share, dtype=np.float64)
 
 
 class Activity:
@@ -81,21 +103,21 @@ class Activity:
         assert isinstance(node, Population)
         return part.mask(node)
 
-    def spikes(self, core: Core, part: Slice) -> Amounts:
+    def spikes(self, core: Core, part: Slice) -> Shared:
         """Spikes of the neurons of a part."""
         counter = self.trace.counters[part.layer]
         return self._found(("spikes", core.number, part.layer), counter.spikes, part.size / counter.neurons)
 
-    def active(self, core: Core, part: Slice) -> Amounts:
+    def active(self, core: Core, part: Slice) -> Shared:
         """Active updates of a part; exact where current and membrane were recorded too."""
         counter, layer = self.trace.counters[part.layer], part.layer
         if layer in self.trace.u and layer in self.trace.spikes:
             busy = (self.trace.u[layer] != 0) | (self.trace.v[layer] != 0) | (self.trace.spikes[layer] != 0)
             chosen = busy.reshape(self.trace.steps, self.trace.samples, -1)[:, :, self._mask(part)]
-            return np.asarray(chosen.sum(axis=2), dtype=np.float64)
-        return np.asarray(counter.active * (part.size / counter.neurons), dtype=np.float64)
+            return Shared(chosen.sum(axis=2))
+        return Shared(counter.active, part.size / counter.neurons)
 
-    def synops(self, core: Core, part: Slice) -> Amounts:
+    def synops(self, core: Core, part: Slice) -> Shared:
         """Synaptic operations on a part."""
         every = sum(
             n
@@ -107,15 +129,15 @@ class Activity:
         share = mine / max(1, every)
         return self._found(("synops", core.number, part.layer), self.trace.counters[part.layer].synops, share)
 
-    def messages(self, route: Route) -> Amounts:
+    def messages(self, route: Route) -> Shared:
         """Spike messages that take a route."""
         key = ("route", route.source, route.source_core, route.target_core, route.target)
         counter = self.trace.counters.get(route.source)
         sent = self.trace.input_events if counter is None else counter.spikes
         return self._found(key, sent, route.axons / self.program.node(route.source).size)
 
-    def _found(self, key: tuple[Any, ...], total: npt.NDArray[np.int64], share: float) -> Amounts:
+    def _found(self, key: tuple[Any, ...], total: npt.NDArray[np.int64], share: float) -> Shared:
         if self.exact:
             found = self._columns.get(key)
-            return np.zeros(total.shape) if found is None else np.asarray(found, dtype=np.float64)
-        return np.asarray(total if share == 1.0 else total * share, dtype=np.float64)
+            return Shared(np.zeros(total.shape) if found is None else found)
+        return Shared(total, share)

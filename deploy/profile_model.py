@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from deploy.chip import Chip
 from deploy.chip_schema import Section
-from deploy.placement import Core, Placement, Route
+from deploy.placement import Placement, Route
 from deploy.profile_activity import Activity, Amounts
 from deploy.program import Conv, Program
 
@@ -110,7 +110,7 @@ def _messages(layer: str, activity: Activity) -> dict[str, Amounts]:
     for route in activity.placement.routes:
         if route.source != layer:
             continue
-        messages = activity.messages(route).sum(axis=0) if whole is None else whole * route.axons
+        messages = activity.messages(route).by_sample() if whole is None else whole * route.axons
         east_west, north_south = _hops(route, activity.placement)
         if route.source_core is not None:
             amounts["axon_out"] += messages
@@ -139,139 +139,18 @@ def _exact_messages(layer: str, activity: Activity) -> frozenset[str]:
     return same | hops if alone else same
 
 
-@dataclass(frozen=True, eq=False)
-class CoreEvents:
-    """What one core does, mean a sample: counts, and its own time in ns without waiting for others.
-
-    Attributes:
-        exact: Whether the counts are of this core, or a layer's totals shared out.
-    """
-
-    number: int
-    layers: tuple[str, ...]
-    neurons: int
-    spikes: float
-    synops: float
-    active: float
-    sent: float
-    received: float
-    busy: float
-    exact: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The core as plain data."""
-        return {**vars(self), "layers": list(self.layers)}
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """Time of every step of a pipelined sample.
-
-    Attributes:
-        work: Of the slowest core, ns, float64 ``[T + depth, B]``, without the barrier.
-        slowest: Place in ``placement.cores`` of that core, int64 of the same shape.
-        cores: What each core does.
-    """
-
-    work: Amounts
-    slowest: npt.NDArray[np.int64]
-    cores: tuple[CoreEvents, ...]
-
-
-def step_times(activity: Activity, chip: Chip) -> Steps:
-    """Time of each step: the core with most to do, by the chip's schedule.
-
-    ``summed``: a core updates its neurons and then works off what arrives, so its step is the sum of both.
-    ``overlapped``: both go on side by side on different units; a step lasts as long as the longer of the longest neuron
-    phase and the longest message phase of any core. Messages are worked off in the step they are sent in, one step
-    before the neurons they go to see them.
-    """
-    steps = activity.trace.steps
-    shape = (steps + max(activity.program.depth.values()), activity.trace.samples)
-    slowest, where = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-    overlapped = chip.time["schedule"].value == "overlapped"
-    received = _received(activity)
-    cores = []
-    for place, core in enumerate(activity.placement.cores):
-        neurons = np.full(shape, sum(part.size for part in core.parts) * _nanoseconds(chip, "neuron_inactive"))
-        messages = np.zeros(shape) if overlapped else neurons
-        cores.append(_core_work(core, activity, chip, received, neurons, messages, int(overlapped)))
-        for work in (neurons, messages) if overlapped else (neurons,):
-            np.copyto(where, place, where=work > slowest)
-            np.maximum(slowest, work, out=slowest)
-    return Steps(slowest, where, tuple(cores))
-
-
-def _received(activity: Activity) -> dict[tuple[int, str], list[Route]]:
-    found: dict[tuple[int, str], list[Route]] = {}
-    for route in activity.placement.routes:
-        found.setdefault((route.target_core, route.target), []).append(route)
-    return found
-
-
-def _core_work(
-    core: Core,
-    activity: Activity,
-    chip: Chip,
-    received: dict[tuple[int, str], list[Route]],
-    neurons: Amounts,
-    messages: Amounts,
-    ahead: int,
-) -> CoreEvents:
-    """Add what a core does beyond idle updates to its neuron and message times, ns ``[T + depth, B]``."""
-    steps, samples = activity.trace.steps, activity.trace.samples
-    totals = dict.fromkeys(("spikes", "synops", "active", "sent", "received"), 0.0)
-    for part in core.parts:
-        depth = activity.program.depth[part.layer]
-        shared = conv_share(activity.program, part.layer)
-        synop = (1.0 - shared) * _nanoseconds(chip, "synop") + shared * _nanoseconds(chip, "synop_conv")
-        update = _nanoseconds(chip, "neuron_active") - _nanoseconds(chip, "neuron_inactive")
-        own, arriving = slice(depth, depth + steps), slice(depth - ahead, depth - ahead + steps)
-        for kind, amounts, cost, into, when in (
-            ("spikes", activity.spikes(core, part), _nanoseconds(chip, "spike_generate"), neurons, own),
-            ("active", activity.active(core, part), update, neurons, own),
-            ("synops", activity.synops(core, part), synop, messages, arriving),
-        ):
-            _add(into[when], amounts, cost)
-            totals[kind] += float(amounts.sum()) / samples
-        for route in received.get((core.number, part.layer), ()):
-            totals["received"] += _add_route(activity, route, _nanoseconds(chip, "axon_in"), messages[arriving])
-        for route in activity.placement.routes:
-            if (route.source, route.source_core) == (part.layer, core.number):
-                totals["sent"] += _add_route(activity, route, _nanoseconds(chip, "axon_out"), neurons[own])
-    busy = float(neurons.sum() + (messages.sum() if messages is not neurons else 0.0)) / samples
-    neurons_here = sum(part.size for part in core.parts)
-    return CoreEvents(core.number, core.layers, neurons_here, busy=busy, exact=activity.exact, **totals)
-
-
-def _add(into: Amounts, amounts: npt.NDArray[Any], cost: float) -> None:
-    if cost:
-        into += amounts * cost
-
-
-def _add_route(activity: Activity, route: Route, cost: float, into: Amounts) -> float:
-    """Add a route's messages to a core's time; gives their mean number a sample."""
-    if not cost and not activity.exact:
-        counter = activity.trace.counters.get(route.source)
-        sent = activity.trace.input_events if counter is None else counter.spikes
-        return float(sent.sum()) * route.axons / activity.program.node(route.source).size / activity.trace.samples
-    messages = activity.messages(route)
-    _add(into, messages, cost)
-    return float(messages.sum()) / activity.trace.samples
-
-
-def _nanoseconds(chip: Chip, event: str) -> float:
-    """Time of an event; none where the chip publishes none."""
-    return constant(chip.time, event) or 0.0
-
-
 def layer_steps(activity: Activity) -> dict[str, dict[str, list[float]]]:
     """Mean spikes, synaptic operations and active updates of each layer in each of its steps, counted."""
     trace = activity.trace
-    found = {activity.program.input.name: {"spikes": trace.input_events.mean(axis=1).tolist()}}
+    found = {activity.program.input.name: {"spikes": _by_step(trace.input_events)}}
     for name, counter in trace.counters.items():
         kinds = {"spikes": counter.spikes, "synops": counter.synops, "active": counter.active}
-        found[name] = {kind: array.mean(axis=1).tolist() for kind, array in kinds.items()}
+        found[name] = {kind: _by_step(array) for kind, array in kinds.items()}
+    return found
+
+
+def _by_step(counts: npt.NDArray[np.int64]) -> list[float]:
+    found: list[float] = (counts.sum(axis=1) / counts.shape[1]).tolist()  # of integers a quarter of mean's time
     return found
 
 
