@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -60,25 +61,32 @@ class SpikingLayer(nn.Module):
         return self._split_norm(raw, self.norm, self.neuron)
 
     def _raw(self, x: Tensor) -> Tensor:
-        """What the synapse makes of [N, *in_shape]; images channels last, which convolutions are fastest on."""
+        """What the synapse makes of [N, *in_shape]; images channels last, which convolutions are fastest on.
+
+        A product in bfloat16 that the machine has no instructions for is made of the rounded operands in float32, and
+        rounded (12 to 27 times as fast on AVX2 as torch's own): the same values, but for the order of sums.
+        """
         x = x if self.pool is None else self.pool(x)
+        weight, bias = self.synapse.weight, self.synapse.bias
+        if x.dtype != torch.bfloat16:
+            return self._product(x, weight, bias)
+        weight, bias = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
+        if has_bfloat16(x.device.type):
+            return self._product(x, weight, bias)
+        return self._product(x.float(), weight.float(), None if bias is None else bias.float()).to(torch.bfloat16)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         synapse = self.synapse
-        raw: Tensor
         if isinstance(synapse, nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
-            raw = _narrow_convolution(x, synapse) if x.dtype == torch.bfloat16 else synapse(x)
+            own = weight is synapse.weight
+            how = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+            raw = synapse(x) if own else functional.conv2d(x, weight, bias, *how)
             return raw.contiguous(memory_format=torch.channels_last)
-        if x.dim() == 4 and not x.is_contiguous():
-            return self._dense_on_images(x, synapse)
-        raw = functional.linear(x.flatten(1), *_narrow(synapse)) if x.dtype == torch.bfloat16 else synapse(x.flatten(1))
-        return raw
-
-    @staticmethod
-    def _dense_on_images(x: Tensor, synapse: nn.Linear) -> Tensor:
-        """``synapse(x.flatten(1))`` where channels lie innermost: the small weight is put in order, not the images."""
-        weight, bias = _narrow(synapse) if x.dtype == torch.bfloat16 else (synapse.weight, synapse.bias)
-        ordered = weight.reshape(-1, *x.shape[1:]).movedim(1, -1).flatten(1)
-        return functional.linear(x.movedim(1, -1).flatten(1), ordered, bias)
+        if x.dim() == 4 and not x.is_contiguous():  # channels innermost: the small weight is put in order, not x
+            ordered = weight.reshape(-1, *x.shape[1:]).movedim(1, -1).flatten(1)
+            return functional.linear(x.movedim(1, -1).flatten(1), ordered, bias)
+        return synapse(x.flatten(1)) if weight is synapse.weight else functional.linear(x.flatten(1), weight, bias)
 
     def _check_batch(self, raw: Tensor) -> None:
         if self.training and raw.numel() == raw.shape[1] and not parallel.active():
@@ -218,14 +226,12 @@ def normed(raw: Tensor, norm: Norm) -> Tensor:
     return raw * scale.reshape(shape) + shift.reshape(shape)
 
 
-def _narrow(synapse: nn.Linear | nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    bias = synapse.bias
-    return synapse.weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
-
-
-def _narrow_convolution(x: Tensor, synapse: nn.Conv2d) -> Tensor:
-    weight, bias = _narrow(synapse)
-    return functional.conv2d(x, weight, bias, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Whether a kind of device multiplies bfloat16 faster than float32 (CPUs: AVX-512, as oneDNN asks)."""
+    if device == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def in_plain_form(spikes: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deploy.errors import ConfigError  # noqa: E402
+from neurokd import network_layers  # noqa: E402
 from neurokd.config import StageConfig, stage_text  # noqa: E402
 from neurokd.data import load  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
@@ -35,3 +36,21 @@ def test_it_is_part_of_what_a_run_is() -> None:
     assert "bfloat16" in stage_text(StageConfig(precision="bfloat16"))
     with pytest.raises(ConfigError, match="precision"):
         StageConfig(precision="float16")
+
+
+@pytest.mark.parametrize("spec", ["8x8x2-6c3-4c3s2-10", "24-16-10"])
+def test_without_instructions_for_it_the_same_values_in_float32(monkeypatch: pytest.MonkeyPatch, spec: str) -> None:
+    """Values and gradients of one bfloat16 product, by torch and out of float32: within one rounding (2^-8)."""
+    found = {}
+    for native in (True, False):
+        monkeypatch.setattr(network_layers, "has_bfloat16", lambda _, native=native: native)
+        layer = build(spec, steps=2, seed=1).spiking_layers()[0]
+        shape = (5, *layer.block.in_shape)
+        spikes = (torch.rand(shape, generator=torch.Generator().manual_seed(3)) < 0.3).to(torch.bfloat16)
+        spikes.requires_grad_()
+        raw = layer._raw(spikes)
+        raw.backward(torch.linspace(-1, 1, raw.numel()).reshape(raw.shape).to(torch.bfloat16))
+        found[native] = (raw, spikes.grad, layer.synapse.weight.grad)
+    for a, b in zip(found[True], found[False], strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a.float(), b.float(), rtol=2**-7, atol=2**-8 * float(a.detach().abs().max()))
