@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from functools import cache
 
 import torch
@@ -228,10 +229,13 @@ def normed(raw: Tensor, norm: Norm) -> Tensor:
 
 @cache
 def has_bfloat16(device: str) -> bool:
-    """Whether a kind of device multiplies bfloat16 faster than float32 (CPUs: AVX-512, as oneDNN asks)."""
-    if device == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether a kind of device has units for products of bfloat16: AVX-512 BF16 or AMX on x86 processors."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    return any(unit is not None and unit() for unit in asked)
 
 
 def in_plain_form(spikes: Tensor) -> Tensor:
