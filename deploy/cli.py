@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from deploy.errors import ConfigError, NeurokdError
+from deploy.cli_lava import lava, netx
+from deploy.cli_options import (
+    AsJson,
+    ChipName,
+    Count,
+    Population,
+    Source,
+    SpikesFile,
+    Steps,
+    bar,
+    console,
+    guarded,
+    show,
+)
+from deploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from deploy.chip import Chip
@@ -26,39 +37,8 @@ app = typer.Typer(
     help="Take a spiking network from a .nir file to a Loihi-class chip: check, run, verify, map, profile, report. "
     "SOURCE is a run folder (made by `neurokd demo`), a .nir file, or a program .npz. --debug shows tracebacks.",
 )
-lava = typer.Typer(no_args_is_help=True, help="Lava, the oracle: install it into this environment.")
 app.add_typer(lava, name="lava")
-netx = typer.Typer(no_args_is_help=True, help="lava-dl's netx files (HDF5): write them, read them.")
 app.add_typer(netx, name="netx")
-console = Console()
-
-Source = Annotated[Path, typer.Argument(help="Run folder, .nir file or program .npz.", show_default=False)]
-SpikesFile = Annotated[
-    Path | None, typer.Option("--spikes", help=".npy, or .npz with spikes, labels, steps. Default: the run folder's.")
-]
-Population = Annotated[
-    int | None,
-    typer.Option(min=1, help="Output neurons a class (neuron n is of class n // k); default: what the file says."),
-]
-Steps = Annotated[int | None, typer.Option("--steps", help="Time steps, where the spikes carry no time axis.")]
-ChipName = Annotated[str, typer.Option("--chip", help="A chip of `neurokd-deploy chips`, or a .toml file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Count = Annotated[int | None, typer.Option("--samples", min=1, help="Use only the first N samples.")]
-
-
-def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, indent=2, default=str))
-    else:
-        console.print(text(), markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task(title)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @app.command()
@@ -79,7 +59,7 @@ def check(
         raise ConfigError("no such severity", where="--fail-on", got=fail_on, allowed=", ".join(SEVERITIES))
     failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     findings = find_all(find(source, NIR), chip, dt=dt, reset=reset)
-    _print(
+    show(
         [f.as_dict() for f in findings],
         as_json,
         lambda: "\n".join(str(f) for f in findings) or f"nothing found: {source} can go to {chip}",
@@ -104,7 +84,7 @@ def run(
 
     program = program_of(source, chip)
     given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
-    with _bar(target, as_json) as progress:
+    with bar(target, as_json) as progress:
         options = {"progress": progress} if target == "simulator" else {}
         trace = run_on(program, given.spikes, target=target, steps=given.steps, **options)
     if out is not None:
@@ -119,7 +99,7 @@ def run(
     facts["synops_per_sample"] = sum(int(c.synops.sum()) for c in trace.counters.values()) / trace.samples
     if not trace.counters:
         del facts["spikes_per_sample"], facts["synops_per_sample"], facts["wraps"], facts["saturations"]
-    _print(facts, as_json, lambda: "\n".join(f"{key:<18}{value}" for key, value in facts.items()))
+    show(facts, as_json, lambda: "\n".join(f"{key:<18}{value}" for key, value in facts.items()))
 
 
 @app.command()
@@ -153,7 +133,7 @@ def verify(
         source, spikes, against=names, samples=samples, steps=steps, chip=chip, float_file=float_file, how=reading,
         dt=dt, reset=reset, input_unit=input_unit, other_dt=other_dt, population=population,
     )  # fmt: skip
-    _print(result.to_json(), as_json, lambda: str(result))
+    show(result.to_json(), as_json, lambda: str(result))
     if picture is not None:
         drawn = result.picture(picture)
         Console(stderr=True).print(f"wrote {picture}: {drawn}", markup=False, highlight=False, soft_wrap=True)
@@ -185,7 +165,7 @@ def map_(
         chip_picture(placement.to_json(), picture)
     note = f"\nformats that {target.name} does not have: {'; '.join(dict.fromkeys(differing))}" if differing else ""
     found = {**placement.to_json(), "formats_that_differ": differing}
-    _print(found, as_json, lambda: placement.table(cores=cores) + note)
+    show(found, as_json, lambda: placement.table(cores=cores) + note)
 
 
 @app.command()
@@ -211,7 +191,7 @@ def profile(
 
     program = program_of(source)
     given = samples_of(source, spikes, steps).first(samples, len(program.input.shape))
-    with _bar("simulator", as_json) as progress:
+    with bar("simulator", as_json) as progress:
         keep = {"record": "all"} if by_core else {}
         trace = run_on(program, given.spikes, steps=given.steps, progress=progress, **keep)
     placement = place(program, placed_on) if placed_on else None
@@ -220,7 +200,7 @@ def profile(
         result.to_html(html)
     if table is not None:
         result.to_csv(table)
-    _print(result.to_json(), as_json, result.table)
+    show(result.to_json(), as_json, result.table)
 
 
 @app.command()
@@ -240,7 +220,7 @@ def report(
     written = render(folders[0], out) if single else compare(folders, out or Path("comparison.html"))
     if data is not None:
         export(folders[0], data)
-    _print({"report": str(written)}, as_json, lambda: f"wrote {written}")
+    show({"report": str(written)}, as_json, lambda: f"wrote {written}")
 
 
 @app.command()
@@ -274,7 +254,7 @@ def quantize(
         file, spikes, out, samples=samples, layer_bits=layer_bits or (), chip=chip, bits=bits, search=search,
         power_of_two=power_of_two, input_unit=input_unit, population=population, steps=steps, dt=dt, reset=reset,
     )  # fmt: skip
-    _print(result.losses.to_json(), as_json, lambda: f"{result.losses.table()}\nwrote {out}")
+    show(result.losses.to_json(), as_json, lambda: f"{result.losses.table()}\nwrote {out}")
 
 
 @app.command()
@@ -315,87 +295,7 @@ def doctor(as_json: AsJson = False) -> None:
     from deploy.loihi.doctor import render as as_text
 
     checks = examine()
-    _print([c.to_json() for c in checks], as_json, lambda: as_text(checks))
-
-
-@netx.command("write")
-def netx_write(
-    source: Source,
-    out: Annotated[Path, typer.Argument(help="The .net file to write.", show_default=False)],
-    chip: ChipName = "loihi2",
-    round_biases: Annotated[
-        bool, typer.Option("--round-biases", help="Move biases to multiples of 64, the finest netx holds.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write what lava-dl's netx.hdf5.Network loads; refuse, with every reason, what it cannot hold exactly."""
-    from deploy.loihi import netx as files
-    from deploy.runfolder import program_of
-
-    program = program_of(source, chip)
-    written = files.round_biases(program) if round_biases else program
-    files.write(written, out)
-    told = files.arguments(written, written.steps)
-    moved = files.biases_moved(program, written)
-    facts = {"file": str(out), "arguments": told, "biases_rounded": bool(moved), "biases_moved": moved}
-    call = ", ".join([repr(str(out)), *(f"{name}={value}" for name, value in told.items())])
-    lines = [f"{name}: {m['moved']} of {m['of']} biases moved by up to {m['by_up_to']}" for name, m in moved.items()]
-    lines += ["biases were rounded: this is another network; compare them on the simulator"] if moved else []
-    lines += ["no bias had to be rounded"] if round_biases and not moved else []
-    note = "".join(f"\n{line}" for line in lines)
-    _print(facts, as_json, lambda: f"wrote {out}\nnetx.hdf5.Network({call}){note}")
-
-
-@netx.command("read")
-def netx_read(
-    file: Annotated[Path, typer.Argument(help="A .net file of lava-dl.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="The program .npz to write.", show_default=False)],
-    input_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of graded input; the file does not say.")] = 1,
-    population: Population = None,
-    steps: Steps = None,
-    as_json: AsJson = False,
-) -> None:
-    """Read a netx file as a program that every other command takes."""
-    from deploy.loihi import netx as files
-
-    program = files.read(file, input_bits=input_bits, steps=steps, population=population)
-    program.save(out)
-    layers = [{"name": p.name, "shape": list(p.shape)} for p in program.populations]
-    _print(
-        {"program": str(out), "input": list(program.input.shape), "layers": layers},
-        as_json,
-        lambda: f"wrote {out}: {', '.join(f'{p.name} {p.shape}' for p in program.populations)}",
-    )
-
-
-@lava.command("install")
-def lava_install(as_json: AsJson = False) -> None:
-    """Put lava-nc 0.10.0 and lava-dl 0.6.0 into this environment, on any Python from 3.10 to 3.13."""
-    from deploy.loihi.install import install
-
-    result = install()
-    _print(result.to_json(), as_json, lambda: str(result))
-
-
-def guarded(command: Callable[[], None]) -> int:
-    """Run a command line; typed errors go to stderr as one screen, with ``--json`` to stdout as JSON, and their exit
-    code comes back."""
-    debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    try:
-        command()
-    except NeurokdError as error:
-        if debug:
-            raise
-        if "--json" in sys.argv:
-            typer.echo(json.dumps(error.fields(), indent=2))
-        else:
-            Console(stderr=True).print(error.render(), markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        return 130
-    return 0
+    show([c.to_json() for c in checks], as_json, lambda: as_text(checks))
 
 
 def main() -> None:

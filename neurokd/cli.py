@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.cli import guarded
+from deploy.cli_options import guarded
 from deploy.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ with parallel.group():
 FAILING = """
 import sys
 sys.path.insert(0, {root!r})
-from deploy.cli import guarded
+from deploy.cli_options import guarded
 from deploy.errors import DataError
 from neurokd import parallel
 import torch
