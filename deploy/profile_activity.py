@@ -28,7 +28,7 @@ class Shared:
     """A share of some events: ``events * share``, multiplied out where it is used.
 
     Attributes:
-        events: Integer or float ``[T, B]``, the run's own array where nothing had to be counted for it.
+        events: int64 or float64 ``[T, B]``, the run's own array where nothing had to be counted for it.
         share: What part of them is meant.
     """
 
@@ -139,5 +139,5 @@ class Activity:
     def _found(self, key: tuple[Any, ...], total: npt.NDArray[np.int64], share: float) -> Shared:
         if self.exact:
             found = self._columns.get(key)
-            return Shared(np.zeros(total.shape) if found is None else found)
+            return Shared(np.zeros(total.shape) if found is None else found.astype(np.float64))
         return Shared(total, share)
