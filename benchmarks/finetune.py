@@ -21,10 +21,8 @@ import numpy as np
 import torch
 
 from benchmarks.finetune_sets import (
-    BUDGET_LR,
     BUDGET_METHOD,
     BUDGETS,
-    DISTIL,
     METHODS,
     SEEDS,
     SETS,
@@ -33,13 +31,14 @@ from benchmarks.finetune_sets import (
 )
 from benchmarks.rows import RESULTS, versions
 from deploy import ptq, simulator
+from deploy.errors import ConfigError
 from deploy.files import read_json, write_json
 from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import profile
 from neurokd import checkpoint
 from neurokd.budget import Budget, under_budget
-from neurokd.config import Config
+from neurokd.config import Config, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
@@ -59,6 +58,7 @@ PARTS = ("grid", "nir", "budgets")
 CALIBRATION = 500  # training images
 GRID_WORK = Path("runs/reproduce")
 ROLES = ("teacher", "assistant", "student")
+STAGE = asdict(StageConfig())
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
 Cell = dict[str, Any]
 
@@ -129,12 +129,13 @@ class Bench:
             self._cell(cell, lambda b=bits, s=share: self._budget_cell(b, s))  # type: ignore[misc]
 
     def _cell(self, cell: str, work: Any) -> None:
-        path = cell_path(self.name, self.seed, cell, self.cells)
+        path, setup = cell_path(self.name, self.seed, cell, self.cells), self.setup.of_cell(cell)
         if path.exists():
+            _check_setup(path, setup)
             return
         start = time.perf_counter()
         facts = work()
-        common = {"data": self.name, "title": self.data.title, "seed": self.seed, "cell": cell}
+        common = {"data": self.name, "title": self.data.title, "seed": self.seed, "cell": cell, "setup": setup}
         taken = {"seconds": round(time.perf_counter() - start, 1), "versions": versions("torch", "numpy", "numba")}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**common, **facts, **taken})
@@ -172,7 +173,7 @@ class Bench:
             setup.networks[role], steps=setup.steps, input_bits=setup.bits, surrogate="triangular", seed=self.seed
         )
         master = None if role == "teacher" else self.network(ROLES[ROLES.index(role) - 1])
-        stage = setup.stage(role, "ce" if master is None else DISTIL)
+        stage = setup.float_stage(role)
         distill_stage(
             network, master or network, self.data, self.encoding, stage, folder=path.with_suffix(".state"),
             seed=self.seed, name=role,
@@ -204,7 +205,7 @@ class Bench:
 
     def _budget_cell(self, bits: int, share: float) -> Cell:
         """The best student found under a share of the synops that the student takes at this width."""
-        stage = replace(self.setup.tune(BUDGET_METHOD, bits), lr=BUDGET_LR)
+        stage = self.setup.budget(bits)
         found = under_budget(
             self.network("student"), self.data, self.encoding, stage, Budget("synops", share),
             grids={"weight_bits": bits}, teacher_sats=self.sats, seed=self.seed,
@@ -249,6 +250,17 @@ class Bench:
         return fine_tune(
             student, self.data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed
         )[0]  # fmt: skip
+
+
+def _check_setup(path: Path, setup: Cell) -> None:
+    """Refuse a cell that was made another way."""
+    kept = read_json(path).get("setup", {})
+    kept = {**{key: value for key, value in STAGE.items() if key in setup}, **kept}  # older cells lack newer options
+    if kept != setup:
+        raise ConfigError(
+            "a cell of another setup is in the way", where=path, got=kept, allowed=setup,
+            next_step="choose another --cells, or delete the cell",
+        )  # fmt: skip
 
 
 def found(name: str, root: Path) -> bool:

@@ -9,7 +9,7 @@ test set is read once a cell.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from neurokd.config import StageConfig
@@ -63,9 +63,28 @@ class Setup:
         )  # fmt: skip
         return replace(base, **changes)
 
+    def float_stage(self, role: str) -> StageConfig:
+        """The stage of a float network that is trained here."""
+        return self.stage(role, METHODS["ce" if role == "teacher" else DISTIL])
+
     def tune(self, method: str, bits: int) -> StageConfig:
         """The fine-tuning stage of a cell."""
         return self.stage("tune", METHODS[method], lr=dict(self.tune_lr)[bits], weight_decay=0.0)
+
+    def budget(self, bits: int) -> StageConfig:
+        """The fine-tuning stage under a budget."""
+        return replace(self.tune(BUDGET_METHOD, bits), lr=BUDGET_LR)
+
+    def of_cell(self, cell: str) -> dict[str, Any]:
+        """What a cell's figures depend on, beside the seed, the code and the cells it builds on."""
+        if cell in self.networks:
+            made = asdict(self.float_stage(cell)) if self.rows is None else {"row": self.rows[cell]}
+            return {"spec": self.networks[cell], "bits": self.bits, "steps": self.steps, **made}
+        width, method = cell.split("-", 1)
+        if method in ("none", "nir"):
+            return {}
+        bits = int(width[1:])
+        return asdict(self.budget(bits) if method.startswith("synops") else self.tune(method, bits))
 
 
 #: Without shifted views: with them the 64 neurons underfit (97.2 % on MNIST's training images, 98.6 % without).

@@ -14,6 +14,8 @@ pytest.importorskip("torch", reason="the training side needs torch")
 from benchmarks import pareto  # noqa: E402
 from benchmarks.finetune import CELLS, Bench, cell_path, cells, packed, unpacked  # noqa: E402
 from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, WIDTHS  # noqa: E402
+from deploy.errors import ConfigError  # noqa: E402
+from deploy.files import write_json  # noqa: E402
 from neurokd.methods import METHODS as WORDS  # noqa: E402
 from neurokd.spec import NetworkSpec  # noqa: E402
 
@@ -111,6 +113,21 @@ def test_a_stored_cell_is_not_computed_again(tmp_path: Path) -> None:
     path.write_text("{}")
     bench._cell("b8-none", lambda: pytest.fail("computed again"))
     assert path.read_text() == "{}"
+
+
+def test_a_cell_of_another_setup_is_refused(tmp_path: Path) -> None:
+    bench, path = Bench("mnist", 0, (), tmp_path, tmp_path), cell_path("mnist", 0, "b4-ce", tmp_path)
+    made = bench.setup.of_cell("b4-ce")
+    write_json(path, {"setup": {key: value for key, value in made.items() if key != "precision"}})
+    bench._cell("b4-ce", lambda: pytest.fail("computed again"))  # an option of today at its default
+    write_json(path, {"setup": {**made, "epochs": made["epochs"] + 1}})
+    with pytest.raises(ConfigError, match="another setup"):
+        bench._cell("b4-ce", lambda: pytest.fail("computed again"))
+
+
+def test_stored_cells_are_of_todays_setups() -> None:
+    for one in cells():
+        assert one["setup"] == SETS[one["data"]].of_cell(one["cell"]), (one["data"], one["seed"], one["cell"])
 
 
 def test_every_student_is_four_times_smaller_than_its_teacher() -> None:
