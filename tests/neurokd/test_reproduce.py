@@ -61,6 +61,9 @@ def test_every_cell_is_there_with_its_facts(done: Path) -> None:
     student = read_json(grid.cell_path(done / "cells", "digits", "full-l2", 1))
     plain = read_json(grid.cell_path(done / "cells", "digits", "student", 1))
     assert student["plain_accuracy"] == plain["accuracy"]
+    teacher = read_json(grid.cell_path(done / "cells", "digits", "teacher", 1))
+    assert student["master_accuracy"] == pytest.approx(teacher["accuracy"])
+    assert plain["master_accuracy"] is None
 
 
 def test_a_finished_grid_is_not_run_again_and_a_lost_cell_is(done: Path) -> None:
@@ -82,6 +85,18 @@ def test_a_master_whose_cell_came_without_its_checkpoint_is_trained_again(done: 
     _, said = run(tmp_path, seeds=2)
     assert [line.split(":")[0] for line in said] == ["digits t-ta-s seed 1"]
     assert read_json(lost)["right"] == before["right"]
+
+
+def test_a_master_trained_again_into_another_network_is_told(done: Path, tmp_path: Path) -> None:
+    """Another kind of processor sums in another order; here the cell is made to differ."""
+    shutil.copytree(done / "cells", tmp_path / "cells")
+    grid.cell_path(tmp_path / "cells", "digits", "full-l2", 0).unlink()
+    teacher = grid.cell_path(tmp_path / "cells", "digits", "teacher", 0)
+    reached = read_json(teacher)["accuracy"]
+    write_json(teacher, {**read_json(teacher), "accuracy": 99.5})
+    with pytest.warns(grid.OtherNetworkWarning, match=rf"reaches {reached:.2f} %, not 99.50 %"):
+        run(tmp_path, seeds=1)
+    assert read_json(grid.cell_path(tmp_path / "cells", "digits", "full-l2", 0))["master_accuracy"] == pytest.approx(reached)
 
 
 def test_processes_give_the_cells_that_one_gives(done: Path, tmp_path: Path) -> None:
