@@ -96,7 +96,9 @@ def test_a_master_trained_again_into_another_network_is_told(done: Path, tmp_pat
     write_json(teacher, {**read_json(teacher), "accuracy": 99.5})
     with pytest.warns(grid.OtherNetworkWarning, match=rf"reaches {reached:.2f} %, not 99.50 %"):
         run(tmp_path, seeds=1)
-    assert read_json(grid.cell_path(tmp_path / "cells", "digits", "full-l2", 0))["master_accuracy"] == pytest.approx(reached)
+    assert read_json(grid.cell_path(tmp_path / "cells", "digits", "full-l2", 0))["master_accuracy"] == pytest.approx(
+        reached
+    )
 
 
 def test_processes_give_the_cells_that_one_gives(done: Path, tmp_path: Path) -> None:
