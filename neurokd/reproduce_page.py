@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +90,27 @@ def page(cells: Path, sets: Sequence[str], seeds: int, picture: str = "") -> str
         "Test accuracy in percent, mean ± standard deviation over seeds; the poster's figure beside it. Differences "
         "are to the student trained on labels alone, as long and on the same views of the images: in points, with p of "
         "a paired t-test over seeds and of McNemar's exact test on all seeds' predictions together. "
-        "Made by `neurokd reproduce`; one file a cell in `benchmarks/results/reproduce/`.",
+        "Made by `neurokd reproduce`; one file a cell in `benchmarks/results/reproduce/`. Kinds of processors "
+        "differ in the order of their sums: a seed gives the same network again on the same kind, on another another "
+        "one, as another seed would.",
     ]
     if picture:
         parts.append(f"![Accuracy of every row beside the poster's]({picture})")
     for data in sets:
         parts += _set(cells, data, seeds)
     return "\n\n".join(parts) + "\n"
+
+
+def _other_masters(cells: Path, data: str) -> list[str]:
+    """Cells whose master's own cell is of another network, as far as they say."""
+    found = []
+    for row in (row for row in ROWS if row.master):
+        masters = read_cells(cells, data, row.master)
+        for seed, facts in read_cells(cells, data, row.name).items():
+            taught, own = facts.get("master_accuracy"), masters.get(seed, {}).get("accuracy")
+            if taught is not None and own is not None and not math.isclose(taught, own):
+                found.append(f"{row.name} s{seed}")
+    return found
 
 
 def _set(cells: Path, data: str, seeds: int) -> list[str]:
@@ -105,6 +120,9 @@ def _set(cells: Path, data: str, seeds: int) -> list[str]:
         rows = [one for one in found if table in (one.row.tables or (0,))]
         if rows:
             parts += [f"### {title}", _table(rows, data)]
+    others = _other_masters(cells, data)
+    if others:
+        parts.append(f"Taught by another training of their master than its own row tells of: {', '.join(others)}.")
     absent = missing(ROWS, cells, data, seeds)
     if absent:
         parts.append(f"Not run yet: {_named(absent, len(ROWS))}.")

@@ -99,6 +99,9 @@ def test_a_master_trained_again_into_another_network_is_told(done: Path, tmp_pat
     assert read_json(grid.cell_path(tmp_path / "cells", "digits", "full-l2", 0))["master_accuracy"] == pytest.approx(
         reached
     )
+    told = "Taught by another training of their master than its own row tells of: full-l1 s0, full-l2 s0, full-kl s0"
+    assert told in reproduce_page.page(tmp_path / "cells", ["digits"], 1)
+    assert "another training" not in reproduce_page.page(done / "cells", ["digits"], 2)
 
 
 def test_processes_give_the_cells_that_one_gives(done: Path, tmp_path: Path) -> None:
