@@ -91,8 +91,8 @@ def page(cells: Path, sets: Sequence[str], seeds: int, picture: str = "") -> str
         "are to the student trained on labels alone, as long and on the same views of the images: in points, with p of "
         "a paired t-test over seeds and of McNemar's exact test on all seeds' predictions together. "
         "Made by `neurokd reproduce`; one file a cell in `benchmarks/results/reproduce/`. Kinds of processors "
-        "differ in the order of their sums: a seed gives the same network again on the same kind, on another another "
-        "one, as another seed would.",
+        "differ in the order of their sums: a seed gives the same network again on the same kind, and another "
+        "network, as another seed would, on another kind.",
     ]
     if picture:
         parts.append(f"![Accuracy of every row beside the poster's]({picture})")
