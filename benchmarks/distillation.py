@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from benchmarks import rows
 from benchmarks.rows import Row
-from neurokd.reproduce import RESULTS, read_cells, right_of
+from neurokd.reproduce import RESULTS, Facts, read_cells, right_of
 from neurokd.reproduce_page import IMAGES, TITLES, Line, line, mcnemar
 from neurokd.reproduce_rows import PLAIN, ROWS, SETS
 
@@ -24,6 +24,13 @@ GOALS: Final = {
     "cifar10": (60.0, 50.0, 48.0, ">= 1"),
 }
 SEEDS: Final = {"mnist": 5, "fashion-mnist": 5, "cifar10": 3}
+#: Cells with a convolutional assistant (130,576 parameters) in the place of the two small sets' dense one.
+ASSISTANTS: Final = RESULTS.parent / "assistants"
+OTHER_ASSISTANT: Final = (
+    " --set networks.assistant=28x28x1-16c5s2p2-32c3s2p1-80 --set training.assistant.epochs=15 --work runs/assistants"
+    " --out benchmarks/results/assistants"
+)
+Cells = dict[int, Facts]
 BEST: Final = ("labels-t-s", "labels-t-ta-s", "proposed", "t-ta-s", *SINGLE)
 
 
@@ -34,24 +41,24 @@ def lines_of(cells: Path, data: str) -> dict[str, Line]:
     return {row.name: line(row, own, found[row.plain or PLAIN][1], IMAGES[data]) for row, own in kept}
 
 
-def figures(cells: Path, data: str) -> list[Row]:
+def figures(cells: Path, data: str, assistants: Path = ASSISTANTS) -> list[Row]:
     """One set's accuracies, gains and chances, with the goals they were meant to reach."""
     lines = lines_of(cells, data)
     teacher, plain, proposed, gain = GOALS[data]
     goals = {"teacher": teacher, "student": plain, "proposed": proposed}
     goals |= {row.name: row.poster[data] for row in ROWS if row.name in SINGLE}
     made = [
-        _row(data, f"accuracy, {name}", one.mean, "%", f">= {goals[name]:g}" if name in goals else "", one)
+        _row(data, f"accuracy, {name}", one.mean, "%", f">= {goals[name]:g}" if name in goals else "", one.seeds)
         for name, one in lines.items()
     ]
     tried = [lines[name] for name in BEST if name in lines]
     best = max(tried, key=lambda one: _validation(cells, data, one), default=None)
     if best is not None and best.difference is not None:
-        made.append(_row(data, "best distilled student minus plain", best.difference, "points", gain, best))
-        made.append(_row(data, "best distilled student", best.row.name, "", "", best))
+        made.append(_row(data, "best distilled student minus plain", best.difference, "points", gain, best.seeds))
+        made.append(_row(data, "best distilled student", best.row.name, "", "", best.seeds))
         for metric, p in (("p over seeds", best.p_seeds), ("p over images (McNemar)", best.p_images)):
-            made.append(_row(data, f"best distilled student, {metric}", p, "", "< 0.05", best))
-    return [*made, *_through_the_assistant(cells, data, lines)]
+            made.append(_row(data, f"best distilled student, {metric}", p, "", "< 0.05", best.seeds))
+    return [*made, *_through_the_assistant(cells, data, assistants)]
 
 
 def _validation(cells: Path, data: str, one: Line) -> float:
@@ -60,26 +67,36 @@ def _validation(cells: Path, data: str, one: Line) -> float:
     return float(sum(facts["validation"] for facts in found)) / len(found)
 
 
-def _through_the_assistant(cells: Path, data: str, lines: dict[str, Line]) -> list[Row]:
-    """T -> TA -> S against T -> S, without and with labels."""
+def _through_the_assistant(cells: Path, data: str, assistants: Path) -> list[Row]:
+    """T -> TA -> S against T -> S, without and with labels; then with another assistant than the grid's."""
     made = []
     for far, near in (("t-ta-s", "proposed"), ("labels-t-ta-s", "labels-t-s")):
-        if far not in lines or near not in lines:
-            continue
-        through, straight = read_cells(cells, data, far), read_cells(cells, data, near)
-        shared = sorted(through.keys() & straight.keys())
-        gain = sum(through[s]["accuracy"] - straight[s]["accuracy"] for s in shared) / max(1, len(shared))
-        pairs = [(right_of(through[s], IMAGES[data]), right_of(straight[s], IMAGES[data])) for s in shared]
+        straight = read_cells(cells, data, near)
         goal = ">= 0" if far == "t-ta-s" else ""
-        made.append(_row(data, f"{far} minus {near}", gain, "points", goal, lines[far]))
-        made.append(_row(data, f"{far} minus {near}, p over images (McNemar)", mcnemar(pairs), "", "", lines[far]))
+        made += _gain(data, f"{far} minus {near}", read_cells(cells, data, far), straight, goal)
+        through = read_cells(assistants, data, far)
+        taught_alike = {**straight, **read_cells(assistants, data, near)}
+        made += _gain(data, f"{far} minus {near}, convolutional TA", through, taught_alike, "", OTHER_ASSISTANT)
     return made
 
 
-def _row(data: str, metric: str, value: Any, unit: str, goal: str, one: Line) -> Row:
+def _gain(data: str, what: str, ours: Cells, theirs: Cells, goal: str, options: str = "") -> list[Row]:
+    """Points that one row's students are above another's, over the seeds that both have."""
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        return []
+    gain = sum(ours[seed]["accuracy"] - theirs[seed]["accuracy"] for seed in shared) / len(shared)
+    pairs = [(right_of(ours[seed], IMAGES[data]), right_of(theirs[seed], IMAGES[data])) for seed in shared]
+    return [
+        _row(data, what, gain, "points", goal, len(shared), options),
+        _row(data, f"{what}, p over images (McNemar)", mcnemar(pairs), "", "", len(shared), options),
+    ]
+
+
+def _row(data: str, metric: str, value: Any, unit: str, goal: str, seeds: int, options: str = "") -> Row:
     return Row(
-        TITLES[data], metric, value, unit, goal, f"neurokd reproduce --data {data} --seeds {SEEDS[data]}",
-        versions={**rows.versions("torch", "numpy"), "seeds": one.seeds},
+        TITLES[data], metric, value, unit, goal, f"neurokd reproduce --data {data} --seeds {SEEDS[data]}{options}",
+        versions={**rows.versions("torch", "numpy"), "seeds": seeds},
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def test_figures_of_known_cells(tmp_path: Path) -> None:
         cell(tmp_path, "proposed", seed, 180)
         cell(tmp_path, "t-ta-s", seed, 190)
         cell(tmp_path, "labels-t-s", seed, 150)
-    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist")}
+    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")}
     assert found["accuracy, teacher"].value == pytest.approx(99.4)
     assert found["accuracy, teacher"].met
     assert found["best distilled student"].value == "labels-t-s"
@@ -48,11 +48,24 @@ def test_figures_of_known_cells(tmp_path: Path) -> None:
     assert found["accuracy, proposed"].versions["seeds"] == 3
 
 
+def test_another_assistant_is_compared_with_students_of_the_same_teacher(tmp_path: Path) -> None:
+    assistants = tmp_path / "assistants"
+    for seed in range(2):
+        cell(tmp_path, "labels-t-s", seed, 150)
+        cell(assistants, "labels-t-ta-s", seed, 140)
+    cell(assistants, "labels-t-s", 1, 160)  # its teacher is not the grid's
+    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist", assistants)}
+    gain = found["labels-t-ta-s minus labels-t-s, convolutional TA"]
+    assert gain.value == pytest.approx((0.1 + 0.2) / 2)
+    assert "networks.assistant=28x28x1" in gain.command
+    assert "labels-t-ta-s minus labels-t-s" not in found
+
+
 def test_a_student_that_is_worse_falls_short(tmp_path: Path) -> None:
     for seed in range(3):
         cell(tmp_path, "student", seed, 150 + seed)
         cell(tmp_path, "full-l1", seed, 500)
-    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist")}
+    found = {row.metric: row for row in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")}
     assert found["best distilled student minus plain"].met is False
     assert found["accuracy, full-l1"].met is False
 
@@ -61,7 +74,7 @@ def test_the_table_has_a_column_a_set_and_the_goals(tmp_path: Path) -> None:
     cell(tmp_path, "teacher", 0, 60)
     rows = [
         {"case": r.case, "metric": r.metric, "value": r.value, "goal": r.goal, "versions": dict(r.versions)}
-        for r in distillation.figures(tmp_path, "mnist")
+        for r in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")
     ]
     text = distillation.table(rows)
     assert "| | MNIST, 1 seed |" in text
@@ -69,18 +82,21 @@ def test_the_table_has_a_column_a_set_and_the_goals(tmp_path: Path) -> None:
 
 
 def test_no_cells_no_figures(tmp_path: Path) -> None:
-    assert distillation.figures(tmp_path, "mnist") == []
+    assert distillation.figures(tmp_path, "mnist", tmp_path / "assistants") == []
 
 
 def test_the_best_row_is_chosen_by_validation_images(tmp_path: Path) -> None:
     for name, wrong, validation in (("student", 200, 98.0), ("full-l2", 100, 97.0), ("full-kl", 150, 98.5)):
         cell(tmp_path, name, 0, wrong, validation=validation)
-    found = {row.metric: row.value for row in distillation.figures(tmp_path, "mnist")}
+    found = {row.metric: row.value for row in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")}
     assert found["best distilled student"] == "full-kl"
 
 
 def test_the_table_says_where_rows_have_other_numbers_of_seeds(tmp_path: Path) -> None:
     for name, seed in (("teacher", 0), ("teacher", 1), ("student", 0)):
         cell(tmp_path, name, seed, 60)
-    rows = [{**vars(row), "versions": dict(row.versions)} for row in distillation.figures(tmp_path, "mnist")]
+    rows = [
+        {**vars(row), "versions": dict(row.versions)}
+        for row in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")
+    ]
     assert "| | MNIST, 1 to 2 seeds |" in distillation.table(rows)
