@@ -56,8 +56,9 @@ def figures(cells: Path, data: str, assistants: Path = ASSISTANTS) -> list[Row]:
     if best is not None and best.difference is not None:
         made.append(_row(data, "best distilled student minus plain", best.difference, "points", gain, best.seeds))
         made.append(_row(data, "best distilled student", best.row.name, "", "", best.seeds))
-        for metric, p in (("p over seeds", best.p_seeds), ("p over images (McNemar)", best.p_images)):
-            made.append(_row(data, f"best distilled student, {metric}", p, "", "< 0.05", best.seeds))
+        made.append(_row(data, "best distilled student, p over seeds", best.p_seeds, "", "< 0.05", best.seeds))
+        images = "best distilled student, p over images (McNemar)"  # beside it; the goal asks for one of the two
+        made.append(_row(data, images, best.p_images, "", "", best.seeds))
     return [*made, *_through_the_assistant(cells, data, assistants)]
 
 

@@ -42,7 +42,7 @@ def test_figures_of_known_cells(tmp_path: Path) -> None:
     assert found["best distilled student"].value == "labels-t-s"
     assert found["best distilled student minus plain"].value == pytest.approx(0.51)
     assert found["best distilled student, p over seeds"].met
-    assert found["best distilled student, p over images (McNemar)"].met
+    assert found["best distilled student, p over images (McNemar)"].value < 0.05
     assert found["t-ta-s minus proposed"].value == pytest.approx(-0.1)
     assert not found["t-ta-s minus proposed"].met
     assert found["accuracy, proposed"].versions["seeds"] == 3
