@@ -28,7 +28,7 @@ SEEDS: Final = {"mnist": 5, "fashion-mnist": 5, "cifar10": 3}
 ASSISTANTS: Final = RESULTS.parent / "assistants"
 OTHER_ASSISTANT: Final = (
     " --set networks.assistant=28x28x1-16c5s2p2-32c3s2p1-80 --set training.assistant.epochs=15 --work runs/assistants"
-    " --out benchmarks/results/assistants"
+    " --out benchmarks/results/assistants --docs runs/assistants"
 )
 Cells = dict[int, Facts]
 BEST: Final = ("labels-t-s", "labels-t-ta-s", "proposed", "t-ta-s", *SINGLE)
