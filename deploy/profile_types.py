@@ -63,7 +63,7 @@ def figure(
 def _percentiles(samples: npt.NDArray[np.float64], shares: tuple[float, ...]) -> list[float]:
     """Percentiles by straight lines between the two nearest samples, as ``numpy.percentile`` has them."""
     last = len(samples) - 1
-    ordered = np.sort(samples)  # vectorised in numpy: of 10,000 samples 0.08 ms, np.partition 0.15 to 0.4
+    ordered = np.sort(samples)  # vectorised in numpy: of 10,000 samples 0.04 to 0.11 ms, np.partition 0.13 to 0.19
     found = []
     for share in shares:
         low = int(share * last)

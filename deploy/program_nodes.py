@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -175,6 +175,8 @@ class _Synapse:
         delay: Steps a spike waits on its way; at least 1 where source does not come before target.
     """
 
+    AXES: ClassVar[tuple[str, ...]] = ()  # of the weights
+
     name: str
     source: str
     target: str
@@ -201,26 +203,22 @@ class _Synapse:
         inside = bool(np.all((self.weights >= low) & (self.weights <= high) & (self.weights % step == 0)))
         allowed = f"multiples of {step} in {low}..{high} ({self.weight_bits} bits, {self.sign_mode})"
         require(inside, "weights are off the chip's grid", self.name, _span(self.weights), allowed)
+        ranked = self.weights.ndim == len(self.AXES)
+        require(ranked, "weights have the wrong rank", self.name, self.weights.shape, f"[{', '.join(self.AXES)}]")
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(_Synapse):
     """All-to-all synapses: ``weights`` int16 ``[n_target, n_source]``, both flattened row-major."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.weights.ndim == 2,
-            "weights have the wrong rank",
-            self.name,
-            self.weights.shape,
-            "[n_out, n_in]",
-        )
+    AXES: ClassVar[tuple[str, ...]] = ("n_out", "n_in")
 
 
 @dataclass(frozen=True, eq=False)
 class Conv(_Synapse):
     """Cross-correlation as torch's Conv2d: ``weights`` int16 ``[O, I/groups, kh, kw]`` on a ``(C, H, W)`` source."""
+
+    AXES: ClassVar[tuple[str, ...]] = ("O", "I/groups", "kh", "kw")
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
@@ -229,13 +227,6 @@ class Conv(_Synapse):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.weights.ndim == 4,
-            "weights have the wrong rank",
-            self.name,
-            self.weights.shape,
-            "[O, I/groups, kh, kw]",
-        )
         for what, pair, low in (
             ("stride", self.stride, 1),
             ("padding", self.padding, 0),

@@ -126,10 +126,7 @@ def quantize_images(images: Images, levels: int, bits: int) -> Images:
     """
     bits, levels = _bits(bits), _raw_levels(levels)
     _pixels(images, levels)
-    found = _nearest(2**bits - 1, levels).astype(np.uint8)
-    table = np.pad(found, (0, 256 - len(found))).tobytes()
-    # bytes.translate: 54,000 images of 784 pixels in 0.04 s; take, which widens every pixel to an index first, in 0.6.
-    return np.frombuffer(bytearray(images.tobytes().translate(table)), np.uint8).reshape(images.shape)
+    return _nearest(2**bits - 1, levels).astype(np.uint8).take(images)
 
 
 def direct(images: Images, levels: int, bits: int) -> Images:

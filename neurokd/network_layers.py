@@ -77,17 +77,17 @@ class SpikingLayer(nn.Module):
         return self._product(x.float(), weight.float(), None if bias is None else bias.float()).to(torch.bfloat16)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        synapse = self.synapse
+        """The synapse's product with these weights; with its own it is called as a module, so that hooks see it."""
+        synapse, own = self.synapse, weight is self.synapse.weight
         if isinstance(synapse, nn.Conv2d):
             x = x.contiguous(memory_format=torch.channels_last)
-            own = weight is synapse.weight
             how = (synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
             raw = synapse(x) if own else functional.conv2d(x, weight, bias, *how)
             return raw.contiguous(memory_format=torch.channels_last)
         if x.dim() == 4 and not x.is_contiguous():  # channels innermost: the small weight is put in order, not x
             ordered = weight.reshape(-1, *x.shape[1:]).movedim(1, -1).flatten(1)
             return functional.linear(x.movedim(1, -1).flatten(1), ordered, bias)
-        return synapse(x.flatten(1)) if weight is synapse.weight else functional.linear(x.flatten(1), weight, bias)
+        return synapse(x.flatten(1)) if own else functional.linear(x.flatten(1), weight, bias)
 
     def _check_batch(self, raw: Tensor) -> None:
         if self.training and raw.numel() == raw.shape[1] and not parallel.active():
@@ -232,8 +232,10 @@ def has_bfloat16(device: str) -> bool:
     """Whether a kind of device has units for products of bfloat16: AVX-512 BF16 or AMX on x86 processors."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
-        return device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if device != "cpu":
+        return True
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
     return any(unit is not None and unit() for unit in asked)
 

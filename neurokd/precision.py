@@ -4,6 +4,9 @@ Narrow: the products of a layer that sees spikes of every step, its currents, it
 gradients that flow through them. Wide: weights, their gradients' sums and the optimizer; membranes, batch norms, the
 first layer under direct encoding (it sees grey levels, once an image), the output layer's currents and spikes, losses,
 and all of evaluation: what is tested and exported never was narrow.
+
+On a processor without units for it the products are made in float32 of the rounded operands
+(:func:`neurokd.network_layers.has_bfloat16`).
 """
 
 from __future__ import annotations
