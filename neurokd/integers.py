@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from deploy.simulator import neurons
 from neurokd.grid import project
 from neurokd.layer_grid import LARGEST_BIAS, MEMORYLESS, LayerGrid, round_to_grid
 from neurokd.learned_grid import Moving
+from neurokd.lif_scans import channels_inside
 from neurokd.scans import cuba_lif_backward, lif_backward
 from neurokd.surrogates import Surrogate
 
@@ -86,11 +87,18 @@ class _Shift(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class NeuronRule:
-    """What the neurons of a layer compute with, and how their gradient is taken."""
+    """What the neurons of a layer compute with, how their gradient is taken, and which axis of their shape the channels
+    are on: 0, or -1 of images channels last."""
 
     grid: LayerGrid
     surrogate: Surrogate
     detach_reset: bool = False
+    channels: int = 0
+
+    def by_channel(self, values: Tensor) -> Tensor:
+        """Sums ``[C]`` of ``[B, *shape]``."""
+        axis = 1 + self.channels % (values.dim() - 1)
+        return values.sum([other for other in range(values.dim()) if other != axis])
 
 
 def spikes_of(
@@ -99,7 +107,8 @@ def spikes_of(
     """All steps of one layer of neurons.
 
     Args:
-        sums: float32 whole numbers ``[T, B, *shape]``; with ``steps`` ``[B, *shape]``, the same at every step.
+        sums: float32 whole numbers ``[T, B, *shape]``; with ``steps`` ``[B, *shape]``, the same at every step. Images
+            whose channels lie innermost in memory stay so, and so do the spikes.
         bias: ``[C]`` in 1/64 units of a sum, not yet rounded; its gradient goes straight through the rounding, but not
             beyond what mantissa and exponent can hold.
         rule: Thresholds, decays, surrogate.
@@ -109,9 +118,12 @@ def spikes_of(
     Returns:
         float32 spikes ``[T, B, *shape]``. Gradients: those of a float neuron with these membranes and spikes.
     """
+    if channels_inside(sums, 2 if steps is None else 1):
+        inside = replace(rule, channels=-1)
+        return spikes_of(sums.movedim(-3, -1), bias, inside, steps, moving).movedim(-1, -3)
     held = project(bias, -float(LARGEST_BIAS), float(LARGEST_BIAS), 0)
     if not torch.is_grad_enabled():
-        return scan(sums, integer_biases(held), rule.grid, steps)[0]
+        return scan(sums, integer_biases(held), rule.grid, steps, rule.channels)[0]
     if moving is None or (moving.vth is None and moving.beta is None and moving.alpha is None):
         spikes: Tensor = _Neurons.apply(sums, held, rule, steps)  # type: ignore[no-untyped-call]
         return spikes
@@ -134,7 +146,7 @@ class _LearnedNeurons(torch.autograd.Function):
         ctx: Any, sums: Tensor, bias: Tensor, vth: Tensor | None, beta: Tensor | None, alpha: Tensor | None,
         rule: NeuronRule, steps: int | None,
     ) -> Tensor:  # fmt: skip
-        spikes, membranes = scan(sums, integer_biases(bias), rule.grid, steps)
+        spikes, membranes = scan(sums, integer_biases(bias), rule.grid, steps, rule.channels)
         ctx.save_for_backward(spikes, membranes.mul_(rule.grid.scale), sums)
         ctx.rule, ctx.held = rule, steps is not None
         ctx.wanted = tuple(value is not None for value in (vth, beta, alpha))
@@ -157,10 +169,9 @@ class _LearnedNeurons(torch.autograd.Function):
         rest = membranes * (1.0 - spikes)
         through = on_membrane.clone()
         through[:-1] -= grid.beta * on_membrane[1:] * (1.0 - spikes[:-1])
-        per_channel = on_membrane.sum([0, 1, *range(3, on_membrane.dim())])
         return (
             (currents.sum(0) if ctx.held else currents) * grid.scale,
-            per_channel * grid.bias_unit,
+            rule.by_channel(on_membrane.sum(0)) * grid.bias_unit,
             -through.sum() * grid.scale if on_vth else None,
             (on_membrane[1:] * rest[:-1]).sum() if on_beta else None,
             _on_alpha(currents, sums, grid) if on_alpha else None,
@@ -181,7 +192,7 @@ def _on_alpha(currents: Tensor, sums: Tensor, grid: LayerGrid) -> Tensor:
 class _Neurons(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sums: Tensor, bias: Tensor, rule: NeuronRule, steps: int | None) -> Tensor:
-        spikes, membranes = scan(sums, integer_biases(bias), rule.grid, steps)
+        spikes, membranes = scan(sums, integer_biases(bias), rule.grid, steps, rule.channels)
         ctx.save_for_backward(spikes, membranes.mul_(rule.grid.scale))
         ctx.rule, ctx.held = rule, steps is not None
         return spikes
@@ -199,11 +210,13 @@ class _Neurons(torch.autograd.Function):
             on_bias = current if ctx.held else current.sum(0)
         else:
             current, on_bias = cuba_lif_backward(grads[0], membranes, spikes, grid.alpha, *common, **options)
-        per_channel = on_bias.sum([0, *range(2, on_bias.dim())])
-        return current.mul_(grid.scale), per_channel * grid.bias_unit, None, None
+        to_bias = rule.by_channel(on_bias) * grid.bias_unit  # before the current, which it may be, is scaled in place
+        return current.mul_(grid.scale), to_bias, None, None
 
 
-def scan(sums: Tensor, bias: Tensor, grid: LayerGrid, steps: int | None = None) -> tuple[Tensor, Tensor]:
+def scan(
+    sums: Tensor, bias: Tensor, grid: LayerGrid, steps: int | None = None, channels: int = 0
+) -> tuple[Tensor, Tensor]:
     """The chip's neurons over all steps, without gradient.
 
     Args:
@@ -211,6 +224,7 @@ def scan(sums: Tensor, bias: Tensor, grid: LayerGrid, steps: int | None = None) 
         bias: Whole numbers ``[C]``, as :func:`integer_biases` gives them.
         grid: Thresholds and decays.
         steps: T of held sums.
+        channels: Axis of ``shape`` that the channels are on, 0 or -1.
 
     Returns:
         Spikes, and membranes before threshold and reset in units of a synaptic sum; float32 ``[T, B, *shape]`` both.
@@ -218,7 +232,9 @@ def scan(sums: Tensor, bias: Tensor, grid: LayerGrid, steps: int | None = None) 
     batch = sums.shape if steps is not None else sums.shape[1:]
     count, neuron = steps if steps is not None else sums.shape[0], batch[1:]
     spikes, membranes = sums.new_empty(count, *batch), sums.new_empty(count, *batch)
-    each = bias.to(torch.int32).view(-1, *[1] * (len(neuron) - 1)).expand(neuron).reshape(-1).numpy()
+    across = [1] * len(neuron)
+    across[channels] = -1
+    each = bias.to(torch.int32).view(across).expand(neuron).reshape(-1).numpy()
     flat = sums.detach().contiguous().view(-1, batch.numel()).numpy()
     outputs = spikes.view(count, -1).numpy(), membranes.view(count, -1).numpy()
 

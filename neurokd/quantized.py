@@ -123,14 +123,18 @@ class QuantizedLayer(nn.Module):
         return shift(self.synapse(x, weights), self.grid.weight_exp)
 
     def synapse(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Sums of N step-samples ``[N, *in_shape]`` with any weights of the layer's shape: sum pool, then synapse."""
+        """Sums of N step-samples ``[N, *in_shape]`` with any weights of the layer's shape: sum pool, then synapse.
+
+        Images are computed channels last, which convolutions are fastest on; whole numbers add up alike in any order.
+        """
         pool = self.block.pool
         with exact_products():
             if pool is not None:
                 x = functional.avg_pool2d(x, pool.kernel, pool.stride, pool.padding, divisor_override=1)
             if self.geometry is None:
                 return functional.linear(x.flatten(1), weights)
-            return functional.conv2d(x, weights, **self.geometry)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return functional.conv2d(x, weights, **self.geometry).contiguous(memory_format=torch.channels_last)
 
     def currents(self, x: Tensor, steps: int | None = None) -> Tensor:
         """:meth:`sums` of whole numbers ``[T, B, *in_shape]``, or ``[B, *in_shape]`` held for ``steps``."""

@@ -23,6 +23,7 @@ from neurokd.feed import Feed, accuracy  # noqa: E402
 from neurokd.integers import NeuronRule, spikes_of  # noqa: E402
 from neurokd.layer_grid import MEMORYLESS, LayerGrid  # noqa: E402
 from neurokd.learned_grid import LEARNABLE, LearnedGrid, Moving  # noqa: E402
+from neurokd.lif_scans import channels_inside  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.neurons import cuba_lif, lif  # noqa: E402
@@ -88,6 +89,37 @@ def test_gradients_are_those_of_the_float_neuron(held: bool, du: int, detach: bo
         torch.testing.assert_close(
             mine.grad, other.grad * factor, rtol=0.02, atol=0.02 * float(other.grad.abs().max()) * factor
         )
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("du", [MEMORYLESS, 1000])
+@pytest.mark.parametrize("learned", [False, True])
+def test_images_channels_last_give_the_same_and_stay_so(held: bool, du: int, learned: bool) -> None:
+    rng = torch.Generator().manual_seed(1)
+    rule, steps = NeuronRule(grid(du), Surrogate("fast_sigmoid", 2.0)), 6 if held else None
+    lead = (4,) if held else (6, 4)
+    first = (torch.rand((*lead, 3, 2, 5), generator=rng) * 1500).round()
+    last = first.movedim(-3, -1).contiguous().movedim(-1, -3)
+    bias, upstream = torch.tensor([-9000.0, 0.0, 9000.0]), torch.randn((6, 4, 3, 2, 5), generator=rng)
+
+    def run(sums: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        moving = Moving(torch.tensor(2000.0), torch.tensor(rule.grid.beta), torch.tensor(max(rule.grid.alpha, 0.0)))
+        wanted = [sums.detach().requires_grad_(), bias.clone().requires_grad_()]
+        wanted += [moving.vth.requires_grad_(), moving.beta.requires_grad_()] if learned else []
+        wanted += [moving.alpha.requires_grad_()] if learned and du != MEMORYLESS else []
+        spikes = spikes_of(wanted[0], wanted[1], rule, steps, moving if learned else None)
+        return spikes, list(torch.autograd.grad((spikes * upstream).sum(), wanted))
+
+    (spikes, grads), (others, theirs) = run(first), run(last)
+    assert torch.equal(spikes, others)
+    assert 0.1 < float(spikes.detach().mean()) < 0.9
+    assert not torch.equal(spikes.mean([0, 1, 3, 4]), spikes.mean().expand(3))
+    assert channels_inside(others, 2)
+    assert channels_inside(theirs[0], len(lead))
+    for mine, other in zip(grads, theirs, strict=True):  # summed in another order
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-6 * float(mine.abs().max()))
+    with torch.no_grad():
+        assert torch.equal(spikes_of(last, bias, rule, steps), spikes)
 
 
 def test_the_scale_moves_weights_and_biases(student: SpikingNetwork) -> None:
