@@ -25,15 +25,16 @@ from deploy import graph as nir
 from deploy.lower import lower
 from deploy.program import Program
 from neurokd import losses
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split, load
 from neurokd.encoding import Encoding
 from neurokd.export import export
 from neurokd.feed import Feed, Network
 from neurokd.loop import fit
 from neurokd.network import SpikingNetwork, build
-from neurokd.quantize import fine_tune, to_integers
+from neurokd.quantize import fine_tune
 from neurokd.quantized import QuantizedNetwork
+from neurokd.rounding import to_integers
 from neurokd.testing import differing_spikes, random_case, simulated
 
 TOPIC = "exact-forward"

@@ -38,17 +38,19 @@ from deploy.place import place
 from deploy.profile import profile
 from neurokd import checkpoint
 from neurokd.budget import Budget, under_budget
-from neurokd.config import Config, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
 from neurokd.export import to_graph
 from neurokd.feed import Feed, Network, accuracy, outputs
 from neurokd.network import SpikingNetwork, build, predict
-from neurokd.quantize import fine_tune, to_integers
+from neurokd.quantize import fine_tune
 from neurokd.quantized import QuantizedNetwork
 from neurokd.reproduce import RESULTS as GRID_CELLS
 from neurokd.reproduce import Grid
+from neurokd.rounding import to_integers
 from neurokd.satcache import SatCache
 
 CELLS = RESULTS / "finetune"
@@ -71,7 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/finetune"), help="where float networks stay")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--shares", type=float, nargs="*", default=[], help="budgets: only these shares")
     parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.sets:
             for seed in options.seeds:
                 bench = Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells)
-                {"grid": bench.run, "nir": bench.nir, "budgets": lambda b=bench: b.budgets(options.shares)}[part]()  # type: ignore[misc]
+                {"grid": bench.run, "nir": bench.nir, "budgets": bench.budgets}[part]()
     return 0
 
 
@@ -122,9 +123,9 @@ class Bench:
             for method in METHODS:
                 self._cell(f"b{bits}-{method}", lambda b=bits, m=method: self._chip_cell(b, m))  # type: ignore[misc]
 
-    def budgets(self, shares: Sequence[float] = ()) -> None:
-        """Every cell under a budget, or those of some shares."""
-        for bits, share in (pair for pair in BUDGETS if pair[1] in (shares or [pair[1]])):
+    def budgets(self) -> None:
+        """Every cell under a budget."""
+        for bits, share in BUDGETS:
             cell = f"b{bits}-synops{round(100 * share)}"
             self._cell(cell, lambda b=bits, s=share: self._budget_cell(b, s))  # type: ignore[misc]
 

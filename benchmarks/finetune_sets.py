@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.recipes import RECIPES
 
 #: name -> loss text; ``none`` is post-training quantization.
@@ -25,7 +25,7 @@ METHODS: Final = {
 WIDTHS: Final = (8, 4, 3)
 SEEDS: Final = (0, 1, 2)
 #: (bits, share of the unpruned student's synops at that width) of the budget cells.
-BUDGETS: Final = ((8, 0.5), (4, 0.25))
+BUDGETS: Final = ((8, 0.5),)
 BUDGET_METHOD: Final = "sat-ce"
 BUDGET_LR: Final = 1e-3
 DISTIL: Final = "sat-ce"

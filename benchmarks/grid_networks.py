@@ -1,6 +1,6 @@
 """The distillation grid's best distilled student and its teacher in the chip's integers, and the encoded test images.
 
-Both are post-training quantized (:func:`neurokd.quantize.to_integers`, 8 bits), not fine-tuned: the figures made from
+Both are post-training quantized (:func:`neurokd.rounding.to_integers`, 8 bits), not fine-tuned: the figures made from
 them are then of the networks that README's accuracies are of. Checkpoints are looked for below ``runs/reproduce``;
 where a finished cell came without one, as in a clone, the network is trained again.
 """
@@ -20,8 +20,8 @@ from deploy.lower import lower
 from deploy.program import Program
 from neurokd.config import Config
 from neurokd.export import to_graph
-from neurokd.quantize import to_integers
 from neurokd.reproduce import RESULTS, Grid, cell_path
+from neurokd.rounding import to_integers
 
 WORK: Final = Path("runs/reproduce")
 #: Which row of the grid stands for which role; the student is the best distilled one by validation images.

@@ -169,14 +169,12 @@ def _budget_rows(grid: Grid, data: str) -> list[Row]:
     for bits, share in BUDGETS:
         name = f"b{bits}-synops{round(100 * share)}"
         against = [("float student", "student"), ("same width, no budget", f"b{bits}-sat-ce")]
-        half = (bits, share) == BUDGETS[0]
         for words, other in against:
             pairs = grid.pairs(data, other, name)
             if pairs:
                 lost = mean(a["accuracy"] - b["accuracy"] for a, b in pairs)
-                goal = "<= 0.5" if half else ""
                 metric = f"points lost at {share:g} of the synops, {bits} bits, against {words}"
-                found.append(_row(_case(grid, data, len(pairs)), metric, lost, "points", goal))
+                found.append(_row(_case(grid, data, len(pairs)), metric, lost, "points", "<= 0.5"))
         pairs = grid.pairs(data, f"b{bits}-none", name)
         if pairs:
             used = mean(b["synops"] / a["synops"] for a, b in pairs)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from neurokd import data
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split
 from neurokd.distill import teacher_sats
 from neurokd.encoding import Encoding

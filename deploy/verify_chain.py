@@ -8,122 +8,24 @@ pipeline delays taken out, so step t of one is step t of the next.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy import float_model
 from deploy import graph as nir
 from deploy.chip import Chip
 from deploy.errors import UnsupportedNode, VerifyError
-from deploy.float_model import FloatTrace
+from deploy.execution_pairs import Pair, paired
+from deploy.executions import FLOAT, WRITTEN, Execution, execution, floats, recorded, reread
 from deploy.lower import lower
 from deploy.program import Program
 from deploy.reading import Reading
 from deploy.spikes import Stimulus, stimulus
-from deploy.trace import Trace, by_class
-from deploy.verify import RUNNERS, TRAINED, Spikes, Verification, compare, explained, matching, observed
-
-Array = npt.NDArray[Any]
-FLOAT: Final = "float student"
-WRITTEN: Final = "file in floats"
-REREAD: Final = "re-read file"
-
-
-@dataclass(frozen=True, eq=False)
-class Execution:
-    """One execution's record.
-
-    Attributes:
-        name: See the module's head.
-        exact: It computes the chip's integers, so it must equal every other exact one.
-        layers: Spikes (membranes of a readout, in the chip's integers where exact) by population, ``[T, B, *shape]``.
-        v: Membranes after each step in float units of the network, by population; empty where none were recorded.
-        charged: Membranes before the reset, likewise.
-        threshold: Thresholds in the same units, ``[*shape]`` or one number.
-        predictions: Class of each sample.
-        trace: What the backend gave, if one ran.
-    """
-
-    name: str
-    exact: bool
-    layers: Mapping[str, Array]
-    v: Mapping[str, Array]
-    charged: Mapping[str, Array]
-    threshold: Mapping[str, Array]
-    predictions: Array
-    trace: Trace | None = None
-
-    @property
-    def samples(self) -> int:
-        """Samples it ran."""
-        return len(self.predictions)
-
-    def membrane(self, layer: str, step: int, sample: int, neuron: int) -> float | None:
-        """What met the threshold (or, where only that was recorded, what the step left), in float units."""
-        record = self.charged.get(layer, self.v.get(layer))
-        return None if record is None else float(record[step, sample].reshape(-1)[neuron])
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where two executions part: earliest step, then first layer, sample, neuron.
-
-    Attributes:
-        layer, sample, step, neuron: Where; ``neuron`` is flattened row-major.
-        left, right: Spike (or membrane of a readout) of the two.
-        left_v, right_v: Their membranes in float units; None where none was recorded.
-        threshold: The layer's, in the same units.
-    """
-
-    layer: str
-    sample: int
-    step: int
-    neuron: int
-    left: float
-    right: float
-    left_v: float | None
-    right_v: float | None
-    threshold: float | None
-
-    def __str__(self) -> str:
-        left, right, threshold = ("?" if v is None else f"{v:.6g}" for v in (self.left_v, self.right_v, self.threshold))
-        return (
-            f"layer {self.layer}, sample {self.sample}, step {self.step}, neuron {self.neuron}: {self.left:g} and "
-            f"{self.right:g} (membranes {left} and {right}, threshold {threshold})"
-        )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two neighbours of the chain compared.
-
-    Attributes:
-        left, right: Names.
-        must_be_equal: Both are exact.
-        samples: Compared.
-        differing, total: Spikes that differ, and spikes there could be, by layer.
-        same_answers: Samples given the same class by both.
-        first: Where they part first; None where they do not.
-    """
-
-    left: str
-    right: str
-    must_be_equal: bool
-    samples: int
-    differing: Mapping[str, int]
-    total: Mapping[str, int]
-    same_answers: int
-    first: Place | None
-
-    def agreement(self, layer: str) -> float:
-        """Agreeing spikes of a layer in percent."""
-        return 100.0 * (1.0 - self.differing[layer] / self.total[layer])
+from deploy.verify import RUNNERS, TRAINED, Spikes, Verification, compare, explained, matching
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,9 +141,9 @@ def chain(
     if float_source is not None:
         runs.append(floats(FLOAT, _read(float_source, dt, reset), program, given, how, input_unit))
     if trained is not None:
-        runs.append(_recorded(program, matching(trained, program, given)))
+        runs.append(recorded(program, matching(trained, program, given)))
     if isinstance(graph, nir.Graph):
-        runs += [floats(WRITTEN, graph, program, given, "euler", 1.0), _reread(graph, program, given, chip)]
+        runs += [floats(WRITTEN, graph, program, given, "euler", 1.0), reread(graph, program, given, chip)]
     else:
         notes.append("a program has no file to read again; give the .nir file to compare that too")
     for name in names:
@@ -266,7 +168,7 @@ def _report(
     verification = Verification(
         program.digest, base.name, tuple(explained(comparison, program, given) for comparison in comparisons)
     )
-    pairs = tuple(pair(left, right) for left, right in zip(runs[:-1], runs[1:], strict=True))
+    pairs = tuple(paired(left, right) for left, right in zip(runs[:-1], runs[1:], strict=True))
     accuracy = {} if labels is None else {run.name: _accuracy(run, labels) for run in runs}
     if program.population > 1:
         notes = [*notes, f"an answer is one of {program.classes} classes of {program.population} output neurons each"]
@@ -277,130 +179,5 @@ def _accuracy(run: Execution, labels: Any) -> float:
     return 100.0 * int(np.count_nonzero(run.predictions == labels[: run.samples])) / run.samples
 
 
-# Executions -------------------------------------------------------------------------------------------------------
-
-
-def execution(program: Program, given: Stimulus, name: str, runner: Callable[[Program, Any, int], Trace]) -> Execution:
-    """An execution on integers, its membranes in float units."""
-    values = given.values.reshape(-1, given.samples, *program.input.shape)
-    trace = runner(program, values[0] if given.constant else values, given.steps)
-    units = {p.name: (p.scale or 1.0) / 64 for p in program.populations}
-    v = {name: array * units[name] for name, array in trace.v.items()}
-    return Execution(
-        name, True, observed(program, trace), v, {}, _thresholds(program), trace.predictions(), trace
-    )  # fmt: skip
-
-
-def _thresholds(program: Program) -> dict[str, Array]:
-    return {p.name: np.asarray(p.vth * (p.scale or 1.0)) for p in program.populations if p.spiking}
-
-
-def _recorded(program: Program, spikes: Spikes) -> Execution:
-    out = spikes[program.output.name]
-    answers = out.reshape(*out.shape[:2], -1)
-    scores = answers.astype(np.int64).sum(axis=0) if program.output.spiking else answers[-1]
-    predictions = np.argmax(by_class(scores, program.population), axis=1)
-    return Execution(TRAINED, True, spikes, {}, {}, _thresholds(program), predictions)
-
-
-def _reread(graph: nir.Graph, program: Program, given: Stimulus, chip: Chip | str) -> Execution:
-    """The graph written, read, lowered and simulated: what any reader of the file gets."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "again.nir"
-        nir.write(graph, path)
-        again = lower(nir.read(path, trusted=True), chip)
-    return execution(again, given, REREAD, RUNNERS["simulator"])
-
-
 def _read(source: nir.Graph | str | Path, dt: float | None, reset: str | None) -> nir.Graph:
     return source if isinstance(source, nir.Graph) else nir.read(source, dt=dt, reset=reset)
-
-
-def floats(
-    name: str, graph: nir.Graph, program: Program, given: Stimulus, how: Reading | str, unit: float
-) -> Execution:
-    """The float network (the quantized file's floats, too), its populations by the program's names.
-
-    Where its file does not say how many output neurons a class has, the program does.
-
-    Raises:
-        VerifyError: it has other populations, or another number of neurons a class. SpikesError, SimulatorError: from
-            the run.
-    """
-    stated = graph.settings.population or program.population
-    if stated != program.population:
-        raise VerifyError(
-            "the float network has another number of output neurons a class than the program",
-            got=stated, allowed=program.population, next_step="give the float network that was quantized",
-        )  # fmt: skip
-    values = given.values.reshape(-1, given.samples, *program.input.shape) * unit
-    trace = float_model.run(graph, values[0] if given.constant else values, steps=given.steps, how=how)
-    renamed = _named(trace, program)
-    trace = replace(trace, population=program.population)
-    layers = {ours: trace.outputs[theirs] for ours, theirs in renamed.items()}
-    return Execution(
-        name, False, layers, {ours: trace.v[theirs] for ours, theirs in renamed.items()},
-        {ours: trace.charged[theirs] for ours, theirs in renamed.items()},
-        {ours: trace.threshold[theirs] for ours, theirs in renamed.items() if theirs in trace.threshold},
-        trace.predictions(),
-    )  # fmt: skip
-
-
-def _named(trace: FloatTrace, program: Program) -> dict[str, str]:
-    """The float network's population for each of the program's: by name, or in order where the names differ."""
-    ours = [p.name for p in program.populations]
-    theirs = list(trace.v)
-    names = dict(zip(ours, ours if set(ours) <= set(theirs) else theirs, strict=False))
-    fits = len(names) == len(ours) and (set(ours) <= set(theirs) or len(theirs) == len(ours))
-    wrong = [n for n in names if trace.v[names[n]].shape[2:] != program.node(n).shape] if fits else []
-    if not fits or wrong:
-        got = {n: trace.v[n].shape[2:] for n in theirs}
-        raise VerifyError(
-            "the float network's populations are not the program's",
-            got=", ".join(f"{name} {shape}" for name, shape in got.items()),
-            allowed=", ".join(f"{p.name} {p.shape}" for p in program.populations),
-            next_step="give the float network that was quantized",
-        )
-    return names
-
-
-# Pairs ------------------------------------------------------------------------------------------------------------
-
-
-def pair(left: Execution, right: Execution) -> Pair:
-    """Two executions compared on the samples both have; a readout's membranes only where both are exact."""
-    samples, exact = min(left.samples, right.samples), left.exact and right.exact
-    layers = [n for n in left.layers if n in right.layers and (exact or n in left.threshold)]
-    differs = {n: left.layers[n][:, :samples] != right.layers[n][:, :samples] for n in layers}
-    return Pair(
-        left.name,
-        right.name,
-        exact,
-        samples,
-        {name: int(np.count_nonzero(wrong)) for name, wrong in differs.items()},
-        {name: int(wrong.size) for name, wrong in differs.items()},
-        int(np.count_nonzero(left.predictions[:samples] == right.predictions[:samples])),
-        _first(left, right, differs),
-    )
-
-
-def _first(left: Execution, right: Execution, differs: Mapping[str, Array]) -> Place | None:
-    found = []
-    for depth, (layer, wrong) in enumerate(differs.items()):
-        flat = wrong.reshape(*wrong.shape[:2], -1)
-        if flat.any():
-            step, sample, neuron = (int(n) for n in np.unravel_index(int(np.argmax(flat)), flat.shape))
-            found.append((step, depth, sample, neuron, layer))
-    if not found:
-        return None
-    step, _, sample, neuron, layer = min(found)
-    threshold = left.threshold.get(layer)
-    if threshold is not None:
-        threshold = np.asarray(threshold).reshape(-1)
-    return Place(
-        layer, sample, step, neuron,
-        float(left.layers[layer][step, sample].reshape(-1)[neuron]),
-        float(right.layers[layer][step, sample].reshape(-1)[neuron]),
-        left.membrane(layer, step, sample, neuron), right.membrane(layer, step, sample, neuron),
-        None if threshold is None else float(threshold[neuron if threshold.size > 1 else 0]),
-    )  # fmt: skip

@@ -10,8 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from deploy.execution_pairs import Pair, Place
+from deploy.executions import Execution
 from deploy.report.plots import COLOURS, GRID, INK, save_figure
-from deploy.verify_chain import Execution, Pair, Place
 
 BEFORE, AFTER = 8, 6
 WIDTH: Final = 6.8

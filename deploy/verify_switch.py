@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from deploy import graph as nir
 from deploy.chip import Chip
+from deploy.execution_pairs import Pair, paired
+from deploy.executions import Execution, execution, floats
 from deploy.lower import lower
 from deploy.reading import Reading, reading
 from deploy.spikes import stimulus
 from deploy.verify import RUNNERS
-from deploy.verify_chain import Execution, Pair, execution, floats, pair
 
 BASE: Final = "float, as read"
 
@@ -109,7 +110,7 @@ def switches(
         return execution(lower(graph, chip, strict=False), given, "switched", RUNNERS["simulator"])
 
     def judged(name: str, what: str, run: Execution) -> Switch:
-        return Switch(name, what, pair(base, replace(run, name=name)), _accuracy(run, labels))
+        return Switch(name, what, paired(base, replace(run, name=name)), _accuracy(run, labels))
 
     base = floats(BASE, source, program, given, own, input_unit)
     found = [_quantization(source, quantized, on_integers, in_floats, judged)]

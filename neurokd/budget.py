@@ -23,7 +23,7 @@ from deploy.errors import ConfigError, TrainingError
 from deploy.lower import lower
 from deploy.place import place
 from deploy.profile import profile
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
 from neurokd.export import to_graph
@@ -31,8 +31,9 @@ from neurokd.feed import Feed, accuracy
 from neurokd.loop import FitResult
 from neurokd.network import SpikingNetwork
 from neurokd.prune import prune_evenly, prune_weights, shrink, synops, worths
-from neurokd.quantize import to_integers, tune
+from neurokd.quantize import tune
 from neurokd.quantized import QuantizedNetwork
+from neurokd.rounding import to_integers
 
 #: Energies of Loihi 2 are not published; shares of the start are modelled with Loihi 1's.
 ENERGY_CHIP: Final = "loihi1"
@@ -140,7 +141,7 @@ def under_budget(
         data: Validation chooses, test is read once, for the winner.
         encoding, stage: As for fine-tuning.
         budget: What is allowed.
-        grids: Options of :func:`neurokd.quantize.to_integers`.
+        grids: Options of :func:`neurokd.rounding.to_integers`.
         checkpoint_dir: Folder for resumable state, a folder below it for each way.
         **how: Options of :func:`neurokd.quantize.tune`.
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from deploy.errors import TrainingError
 from neurokd import losses, satcache
-from neurokd.config import Config, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, Network, all_told, split_digest, training_feed

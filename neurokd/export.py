@@ -30,7 +30,8 @@ from neurokd.graph_module import GraphModule
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.neurons import CubaLIF
-from neurokd.quantized import QuantizedLayer, QuantizedNetwork, geometry_of
+from neurokd.quantized import QuantizedNetwork
+from neurokd.quantized_layer import QuantizedLayer, geometry_of
 from neurokd.spec import Block
 
 FloatArray = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from deploy.errors import TrainingError
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split, batches
 from neurokd.device import on_device
 from neurokd.encoding import Encoding

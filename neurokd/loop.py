@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from neurokd import checkpoint, losses, parallel, resume
-from neurokd.config import StageConfig, stage_text
+from neurokd.config_parts import StageConfig, stage_text
 from neurokd.data import Dataset
 from neurokd.device import on_device
 from neurokd.encoding import Encoding

@@ -22,7 +22,7 @@ from deploy.program import Program
 from deploy.runfolder import PROGRAM
 from neurokd.export import to_graph
 from neurokd.pipeline import Facts, Run
-from neurokd.quantize import to_integers
+from neurokd.rounding import to_integers
 
 NAME: Final = "networks.json"
 SAMPLES: Final = 1000

@@ -22,7 +22,8 @@ from deploy.errors import CheckpointError, ConfigError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint, losses
 from neurokd.budget import budget_of, under_budget
-from neurokd.config import Config, QuantizeConfig, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import QuantizeConfig, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teaching
 from neurokd.encoding import Encoding
@@ -31,10 +32,11 @@ from neurokd.loop import FitResult, fit
 from neurokd.methods import UNTRAINED, learned_from, loss_text, widths_from
 from neurokd.network import SpikingNetwork, build
 from neurokd.progress import Progress, silent
-from neurokd.quantize import fine_tune, to_integers
+from neurokd.quantize import fine_tune
 from neurokd.quantize import load as load_quantized
 from neurokd.quantize import save as save_quantized
 from neurokd.quantized import QuantizedNetwork
+from neurokd.rounding import to_integers
 
 Facts = dict[str, Any]
 AFTERWARDS: Final = ("export", "lower", "simulate", "verify")  # stages that a new quantized student makes void

@@ -21,7 +21,8 @@ from neurokd.feed import Feed
 from neurokd.network import SpikingNetwork, build
 from neurokd.network_layers import SpikingLayer, present
 from neurokd.neurons import LIF
-from neurokd.quantized import QuantizedLayer, QuantizedNetwork
+from neurokd.quantized import QuantizedNetwork
+from neurokd.quantized_layer import QuantizedLayer
 from neurokd.spec import NetworkSpec
 from neurokd.spec_layers import Conv, Dense, LayerSpec, Pool
 

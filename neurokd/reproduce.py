@@ -24,7 +24,8 @@ import torch
 from deploy.errors import ConfigError, NeurokdError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint, losses
-from neurokd.config import Config, EncodingConfig, NetworksConfig, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import EncodingConfig, NetworksConfig, StageConfig
 from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage
 from neurokd.encoding import Encoding

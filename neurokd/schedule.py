@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deploy.errors import TrainingError
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.feed import Network
 
 WARM_UP = 0.15  # share of the steps over which the learning rate rises

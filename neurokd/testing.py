@@ -18,8 +18,8 @@ from neurokd.export import to_graph
 from neurokd.network import SpikingNetwork, build
 from neurokd.network_layers import SpikingLayer, present
 from neurokd.neurons import LIF
-from neurokd.quantize import to_integers
 from neurokd.quantized import QuantizedNetwork
+from neurokd.rounding import to_integers
 from neurokd.scales import SEARCHES
 
 Rng = np.random.Generator

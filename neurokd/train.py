@@ -8,7 +8,8 @@ from typing import Any
 
 from deploy.errors import ConfigError
 from neurokd import losses
-from neurokd.config import Config, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, Network, accuracy

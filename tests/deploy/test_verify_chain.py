@@ -13,9 +13,10 @@ import pytest
 from deploy import graph as nir
 from deploy import ptq, reference
 from deploy.errors import ConfigError, GraphError, VerifyError
+from deploy.execution_pairs import paired
 from deploy.lower import lower
 from deploy.runfolder import Samples, save_samples
-from deploy.verify_chain import ChainReport, chain, pair
+from deploy.verify_chain import ChainReport, chain
 from deploy.verify_file import verify_file
 from deploy.verify_picture import parting
 from deploy.verify_switch import switches
@@ -99,7 +100,7 @@ def test_neighbours_that_differ_are_refused_even_where_the_base_agrees(quantized
     left, right = result.executions[-2:]
     layers = {name: spikes.copy() for name, spikes in right.layers.items()}
     layers["two"][0, 0, 0] ^= 1
-    broken = pair(left, replace(right, layers=layers))
+    broken = paired(left, replace(right, layers=layers))
     with pytest.raises(VerifyError, match="differ in 1 spikes"):
         ChainReport(result.verification, result.executions, (broken,), {}).raise_if_different()
 
@@ -219,5 +220,5 @@ def test_a_float_file_beside_its_quantized_one(quantized: nir.Graph, tmp_path: P
 def test_equal_executions_have_a_picture_too(quantized: nir.Graph, tmp_path: Path) -> None:
     result = chain(quantized, events(), against=("reference", "simulator"))
     left, right = result.executions[-2:]
-    parting(left, right, pair(left, right), tmp_path / "equal.png")
+    parting(left, right, paired(left, right), tmp_path / "equal.png")
     assert (tmp_path / "equal.png").stat().st_size > 1000

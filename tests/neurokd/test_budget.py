@@ -17,7 +17,7 @@ from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from deploy.lower import lower  # noqa: E402
 from neurokd import losses  # noqa: E402
 from neurokd.budget import Budget, budget_of, modelled_energy, under_budget  # noqa: E402
-from neurokd.config import StageConfig  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.export import export, to_graph  # noqa: E402
@@ -25,8 +25,9 @@ from neurokd.feed import Feed, accuracy  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.prune import prune_evenly, prune_weights, shrink, smaller, synops, worths  # noqa: E402
-from neurokd.quantize import quantize, to_integers, tune  # noqa: E402
+from neurokd.quantize import quantize, tune  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 STAGE = StageConfig(epochs=2, batch=64, lr=3e-3, weight_decay=0.0, loss="ce")

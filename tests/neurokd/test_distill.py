@@ -12,7 +12,8 @@ import torch
 
 from deploy.errors import CheckpointError, ConfigError, TrainingError
 from neurokd import checkpoint, losses
-from neurokd.config import Config, StageConfig
+from neurokd.config import Config
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.distill import SAT_FILE, distill, distill_route, distill_stage, teacher_sats
 from neurokd.encoding import Encoding

@@ -17,7 +17,7 @@ from deploy.graph.discrete import discretize  # noqa: E402
 from deploy.lower import lower  # noqa: E402
 from neurokd.export import DT, export, to_graph  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
-from neurokd.quantize import to_integers  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 
 SPEC = "9x7x2-6c3x2s2x1p1x0g2d1x2-p2x1p1x0-5-4"
 

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="the training side needs torch")
 from deploy.errors import ConfigError  # noqa: E402
 from deploy.lower import lower  # noqa: E402
 from neurokd import losses  # noqa: E402
-from neurokd.config import StageConfig  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.export import to_graph  # noqa: E402
@@ -27,8 +27,9 @@ from neurokd.lif_scans import channels_inside  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.neurons import cuba_lif, lif  # noqa: E402
-from neurokd.quantize import fine_tune, load, quantize, save, to_integers, tune  # noqa: E402
+from neurokd.quantize import fine_tune, load, quantize, save, tune  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 from neurokd.surrogates import Surrogate  # noqa: E402
 from neurokd.testing import differing_spikes, simulated  # noqa: E402
 

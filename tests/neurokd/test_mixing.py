@@ -10,7 +10,8 @@ import torch
 
 from deploy.errors import ConfigError
 from neurokd import losses
-from neurokd.config import Config, StageConfig, stage_text
+from neurokd.config import Config
+from neurokd.config_parts import StageConfig, stage_text
 from neurokd.data import Dataset, Split
 from neurokd.distill import teacher_sats
 from neurokd.encoding import Encoding

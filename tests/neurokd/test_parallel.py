@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from neurokd import cli, parallel  # noqa: E402
 from neurokd.checkpoint import digest  # noqa: E402
-from neurokd.config import StageConfig  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset, Split, load  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.loop import fit  # noqa: E402

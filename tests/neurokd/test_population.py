@@ -19,7 +19,7 @@ from neurokd.export import to_graph
 from neurokd.network import build, predict
 from neurokd.outputs import Outputs
 from neurokd.population import by_class
-from neurokd.quantize import to_integers
+from neurokd.rounding import to_integers
 
 
 def network(population: int = 4, steps: int = 3) -> neurokd.SpikingNetwork:

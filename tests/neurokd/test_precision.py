@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from deploy.errors import ConfigError  # noqa: E402
 from neurokd import network_layers  # noqa: E402
-from neurokd.config import StageConfig, stage_text  # noqa: E402
+from neurokd.config_parts import StageConfig, stage_text  # noqa: E402
 from neurokd.data import load  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.network import build  # noqa: E402

@@ -13,8 +13,8 @@ from deploy import ptq, simulator  # noqa: E402
 from neurokd.export import export, to_graph  # noqa: E402
 from neurokd.from_nir import from_nir  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
-from neurokd.quantize import to_integers  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 
 
 def student(spec: str, neuron: str) -> SpikingNetwork:

@@ -25,7 +25,8 @@ from deploy.errors import (  # noqa: E402
     UnsupportedNode,
 )
 from neurokd import checkpoint, losses  # noqa: E402
-from neurokd.config import Config, StageConfig  # noqa: E402
+from neurokd.config import Config  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
 from neurokd.dead import DeadLayer, dead_layers  # noqa: E402
 from neurokd.distill import teacher_sats  # noqa: E402
@@ -34,16 +35,9 @@ from neurokd.feed import Feed, accuracy  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.progress import ProgressEvent  # noqa: E402
-from neurokd.quantize import (  # noqa: E402
-    DeadLayerWarning,
-    fine_tune,
-    load,
-    quantize,
-    save,
-    stage_of,
-    to_integers,
-)
+from neurokd.quantize import DeadLayerWarning, fine_tune, load, quantize, save, stage_of  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 
 ENCODING = Encoding("direct", 4, 6, raw_levels=16)
 STAGE = StageConfig(epochs=3, batch=64, lr=3e-3, weight_decay=0.0, loss="ce")

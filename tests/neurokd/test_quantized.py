@@ -28,8 +28,8 @@ from neurokd.integers import NeuronRule, integer_biases, scan, spikes_of  # noqa
 from neurokd.layer_grid import LARGEST_BIAS, MEMORYLESS, LayerGrid  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.neurons import LIF  # noqa: E402
-from neurokd.quantize import to_integers  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 from neurokd.surrogates import Surrogate  # noqa: E402
 from neurokd.testing import differing_spikes, random_case, simulated  # noqa: E402
 

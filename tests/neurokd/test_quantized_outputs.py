@@ -13,11 +13,12 @@ pytest.importorskip("nir")
 from torch import nn  # noqa: E402
 
 from deploy.errors import TrainingError  # noqa: E402
-from neurokd.config import StageConfig  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset, load  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
-from neurokd.quantize import quantize, to_integers  # noqa: E402
+from neurokd.quantize import quantize  # noqa: E402
+from neurokd.rounding import to_integers  # noqa: E402
 
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 STAGE = StageConfig(epochs=1, batch=64, lr=1e-4, weight_decay=0.0)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from neurokd import losses as L  # noqa: E402, N812
-from neurokd.config import StageConfig  # noqa: E402
+from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import load  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.loop import fit  # noqa: E402

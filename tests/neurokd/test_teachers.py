@@ -15,7 +15,7 @@ from torch.nn import functional
 from deploy.errors import CheckpointError, TrainingError
 from neurokd import checkpoint, losses, resume
 from neurokd.accept import accept
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.distill import SAT_FILE, distill, distill_stage, teacher_sats, teaching
 from neurokd.encoding import Encoding

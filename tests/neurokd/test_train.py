@@ -14,7 +14,7 @@ import torch
 
 from deploy.errors import CheckpointError, ConfigError, TrainingError
 from neurokd import checkpoint, loop, losses, resume
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, accuracy
@@ -150,7 +150,7 @@ KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from neurokd import loop, losses
-from neurokd.config import StageConfig
+from neurokd.config_parts import StageConfig
 from neurokd.data import load
 from neurokd.encoding import Encoding
 from neurokd.network import build
