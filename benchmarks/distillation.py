@@ -31,7 +31,9 @@ OTHER_ASSISTANT: Final = (
     " --out benchmarks/results/assistants --docs runs/assistants"
 )
 Cells = dict[int, Facts]
-BEST: Final = ("labels-t-s", "labels-t-ta-s", "proposed", "t-ta-s", *SINGLE)
+BEST: Final = ("labels-t-s", "labels-t-ta-s", "start-labels-t-ta-s", "proposed", "t-ta-s", "start-t-ta-s", *SINGLE)
+#: Rows on the way through an assistant, and the same student's straight way: without labels, and with.
+THROUGH: Final = (("t-ta-s", "proposed"), ("labels-t-ta-s", "labels-t-s"))
 
 
 def lines_of(cells: Path, data: str) -> dict[str, Line]:
@@ -69,12 +71,14 @@ def _validation(cells: Path, data: str, one: Line) -> float:
 
 
 def _through_the_assistant(cells: Path, data: str, assistants: Path) -> list[Row]:
-    """T -> TA -> S against T -> S, without and with labels; then with another assistant than the grid's."""
+    """T -> TA -> S against T -> S, without and with labels: from fresh weights, as part of the assistant, and with
+    another assistant than the grid's."""
     made = []
-    for far, near in (("t-ta-s", "proposed"), ("labels-t-ta-s", "labels-t-s")):
+    for far, near in THROUGH:
         straight = read_cells(cells, data, near)
         goal = ">= 0" if far == "t-ta-s" else ""
-        made += _gain(data, f"{far} minus {near}", read_cells(cells, data, far), straight, goal)
+        for row in (far, f"start-{far}"):
+            made += _gain(data, f"{row} minus {near}", read_cells(cells, data, row), straight, goal)
         through = read_cells(assistants, data, far)
         taught_alike = {**straight, **read_cells(assistants, data, near)}
         made += _gain(data, f"{far} minus {near}, convolutional TA", through, taught_alike, "", OTHER_ASSISTANT)

@@ -75,6 +75,8 @@ class Config:
         not_empty("chip", self.chip)
         for role in ROLES:
             _fits_data(self.networks, role, self.data)
+        if self.distill.start == "assistant":
+            _can_start_as_assistant(self.networks)
 
     @classmethod
     def default(cls, data: str = "digits") -> Config:
@@ -195,6 +197,17 @@ class Config:
         for key, value in changes.items():
             set_dotted(table, key, value)
         return self.from_dict(table)
+
+
+def _can_start_as_assistant(networks: NetworksConfig) -> None:
+    student, assistant = networks.spec("student"), networks.spec("assistant")
+    if not student.narrows(assistant):
+        raise ConfigError(
+            "the student is not a narrower form of the assistant it should start from", where="distill.start",
+            got=f"student {student}, assistant {assistant}",
+            allowed="the same layers without groups, at most as many neurons or channels in each",
+            next_step="choose such an assistant, or distill.start = fresh",
+        )  # fmt: skip
 
 
 def _fits_data(networks: NetworksConfig, role: str, data: str) -> None:

@@ -24,6 +24,7 @@ DATA_SETS = tuple(SHAPES)
 TEACHERS = ("cached", "live")
 PRECISIONS = ("float32", "bfloat16")
 ROUTES = ("teacher-assistant-student", "teacher-student")
+STARTS = ("fresh", "assistant")
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,25 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """The way from teacher to student: through the assistant, or straight."""
+    """The way from teacher to student.
+
+    Args:
+        route: Through the assistant, or straight.
+        start: What the student's weights start as: ``fresh``, or the most useful part of the ``assistant``
+            (:mod:`neurokd.inherit`), which then is of the student's kind, only wider.
+    """
 
     route: str = "teacher-assistant-student"
+    start: str = "fresh"
 
     def __post_init__(self) -> None:
         one_of("route", self.route, ROUTES)
+        one_of("start", self.start, STARTS)
+        if self.start == "assistant" and self.route == "teacher-student":
+            raise ConfigError(
+                "there is no assistant to start from", where="start", got=f"{self.start} on the route {self.route}",
+                allowed="fresh", next_step=f"or take the route {ROUTES[0]}",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, Network, all_told, split_digest, training_feed
+from neurokd.inherit import inherit
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork
 from neurokd.progress import Progress, ProgressEvent, silent
@@ -258,6 +259,8 @@ def distill_route(
 ) -> RouteResult:
     """Teacher -> assistant -> student, or teacher -> student, as ``config.distill.route`` says; in place.
 
+    With ``config.distill.start`` the student starts as part of the trained assistant.
+
     Args:
         teacher: Trained; frozen here.
         assistant: Trained in place on the teacher; left alone on the straight route.
@@ -285,6 +288,8 @@ def distill_route(
     if config.distill.route == "teacher-student":
         return RouteResult(None, stage("student", student, teacher))
     first = stage("assistant", assistant, teacher)
+    if config.distill.start == "assistant":
+        inherit(student, assistant, data, encoding=encoding)
     return RouteResult(first, stage("student", student, assistant))
 
 

@@ -28,6 +28,7 @@ from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage, teaching
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, accuracy
+from neurokd.inherit import inherit
 from neurokd.loop import FitResult, fit
 from neurokd.methods import UNTRAINED, learned_from, loss_text, widths_from
 from neurokd.network import SpikingNetwork, build
@@ -212,6 +213,8 @@ def master_of(run: Run) -> str:
 
 def _distil(run: Run, name: str, master: str) -> Facts:
     network = run.fresh(name)
+    if name == "student" and run.config.distill.start == "assistant":
+        inherit(network, run.network("assistant"), run.data, encoding=run.encoding)
     result = distill_stage(
         network, run.network(master), run.data, run.encoding, getattr(run.config.training, name),
         folder=run.work_folder(name), seed=run.config.seed, progress=run.progress, name=name,

@@ -19,12 +19,11 @@ from torch import Tensor
 from deploy.errors import TrainingError
 from neurokd.feed import Feed
 from neurokd.network import SpikingNetwork, build
-from neurokd.network_layers import SpikingLayer, present
-from neurokd.neurons import LIF
 from neurokd.quantized import QuantizedNetwork
 from neurokd.quantized_layer import QuantizedLayer
 from neurokd.spec import NetworkSpec
-from neurokd.spec_layers import Conv, Dense, LayerSpec, Pool
+from neurokd.spec_layers import Dense, LayerSpec, Pool
+from neurokd.units import by_source, copy_units, units_of
 
 #: Images the events are counted on; 2,000 give synops within half a percent of 10,000's.
 IMAGES: Final = 2000
@@ -228,33 +227,24 @@ def _units(network: QuantizedNetwork, found: Mapping[str, Worth]) -> Iterator[_U
         with torch.no_grad():
             here, there = (part.integer_weights() != 0 for part in (layer, after))
         incoming = (found[layer.name].cost * here).flatten(1).sum(1)
-        outgoing = _by_source(found[after.name].cost * there, len(layer.weight))
-        value = _by_source(found[after.name].value * there, len(layer.weight))
+        outgoing = by_source(found[after.name].cost * there, len(layer.weight))
+        value = by_source(found[after.name].value * there, len(layer.weight))
         for index, (cost, worth) in enumerate(zip((incoming + outgoing).tolist(), value.tolist(), strict=True)):
             yield _Unit(worth / cost if cost > 0 else 0.0, cost, layer.name, index)
-
-
-def _by_source(values: Tensor, sources: int) -> Tensor:
-    """``[sources]``: sums of ``[out, in, ...]`` over all but the source; a dense layer reads channels row-major."""
-    return values.reshape(len(values), sources, -1).sum((0, 2))
 
 
 def smaller(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> SpikingNetwork:
     """The folded network with only the neurons or channels ``kept`` of each layer (the output keeps all)."""
     folded = network.folded()
     old = folded.spiking_layers()
-    keep = {layer.name: kept.get(layer.name, torch.arange(_size(layer))) for layer in old}
-    keep[old[-1].name] = torch.arange(_size(old[-1]))
+    keep = {layer.name: kept.get(layer.name, torch.arange(units_of(layer))) for layer in old}
+    keep[old[-1].name] = torch.arange(units_of(old[-1]))
     made = build(_smaller_spec(folded.spec, [len(keep[layer.name]) for layer in old]), **folded.options)
     before: Tensor | None = None
     for layer, new in zip(old, made.spiking_layers(), strict=True):
-        _copy(layer, new, keep[layer.name], before)
+        copy_units(layer, new, keep[layer.name], before)
         before = keep[layer.name]
     return made.train(network.training)
-
-
-def _size(layer: SpikingLayer) -> int:
-    return len(layer.synapse.weight)
 
 
 def _smaller_spec(spec: NetworkSpec, sizes: list[int]) -> NetworkSpec:
@@ -267,22 +257,3 @@ def _smaller_spec(spec: NetworkSpec, sizes: list[int]) -> NetworkSpec:
         return Dense(size) if isinstance(layer, Dense) else replace(layer, channels=size)
 
     return NetworkSpec(spec.input_shape, tuple(resized(layer) for layer in spec.layers))
-
-
-def _copy(old: SpikingLayer, new: SpikingLayer, rows: Tensor, before: Tensor | None) -> None:
-    weight = old.synapse.weight.detach()[rows]
-    if before is not None:
-        sources = old.block.in_shape[0]
-        weight = weight.reshape(len(rows), sources, -1)[:, before] if not isinstance(old.block.synapse, Conv) else (
-            weight[:, before]
-        )  # fmt: skip
-    held, target = (x.synapse.bias if isinstance(x.neuron, LIF) else x.neuron.bias for x in (old, new))
-    with torch.no_grad():
-        new.synapse.weight.copy_(weight.reshape(new.synapse.weight.shape))
-        present(target).copy_(present(held).detach().reshape(-1)[rows].reshape(present(target).shape))
-    state = {
-        name: value if value.dim() == 0 or len(value) != _size(old) else value[rows]
-        for name, value in old.neuron.state_dict().items()
-        if name != "bias"
-    }
-    new.neuron.load_state_dict(state, strict=False)

@@ -30,6 +30,7 @@ from neurokd.data import Dataset, load
 from neurokd.distill import distill_stage
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, run_layers
+from neurokd.inherit import inherit
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
@@ -99,6 +100,13 @@ class Grid:
             )  # fmt: skip
         return True
 
+    def left_out(self, row: Row) -> str:
+        """Why a row makes no sense with these networks; empty where it does."""
+        networks = self.config.networks
+        if row.start and not networks.spec("student").narrows(networks.spec("assistant")):
+            return f"{networks.student} is no narrower form of {networks.assistant}, and cannot start as a part of it"
+        return ""
+
     def compute(self, row: Row) -> Facts:
         """Train the row's network, and write its cell.
 
@@ -132,12 +140,14 @@ class Grid:
             "data": self.config.data, "row": row.name, "seed": self.config.seed, "loss": row.loss,
             "master": row.master, "spec": str(self._spec(row)),
             "networks": self.config.networks.options(), "encoding": asdict(self.config.encoding),
-            "stage": asdict(self._stage(row)),
+            "stage": asdict(self._stage(row)), **({"start": row.master} if row.start else {}),
         }  # fmt: skip
 
     def _train(self, row: Row) -> tuple[SpikingNetwork, FitResult]:
         network = build(self._spec(row), **self.config.network_options())
         folder, stage, name = self.work / row.name, self._stage(row), f"{self.config.data} {row.name}"
+        if row.start:
+            inherit(network, self.network(row.master), self.data, encoding=self.encoding)
         common: Facts = {"seed": self.config.seed, "progress": self.progress, "name": name}
         if row.master:
             result = distill_stage(
@@ -273,6 +283,9 @@ def compute_missing(wanted: Iterable[tuple[Grid, Job]], tell: Callable[[str], No
     failed: list[tuple[Job, NeurokdError]] = []
     for grid, job in wanted:
         if grid.finished(job.row):
+            continue
+        if reason := grid.left_out(job.row):
+            tell(f"{job.data} {job.row.name} seed {job.seed}: left out: {reason}")
             continue
         try:
             facts = grid.compute(job.row)

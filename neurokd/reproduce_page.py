@@ -23,7 +23,8 @@ NAMES: Final = {
     "teacher": "teacher", "ta": "TA, plain", "student": "student, plain", "full-l1": "full L1", "full-l2": "full L2",
     "full-kl": "full KL", "sliding-l1": "sliding L1", "sliding-l2": "sliding L2", "proposed": "proposed, T → S",
     "t-ta": "T → TA", "t-ta-s": "T → TA → S", "labels-t-s": "with labels, T → S", "labels-t-ta": "with labels, T → TA",
-    "labels-t-ta-s": "with labels, T → TA → S", "other": "other student, plain",
+    "labels-t-ta-s": "with labels, T → TA → S", "start-t-ta-s": "T → TA → S, started as part of the TA",
+    "start-labels-t-ta-s": "with labels, T → TA → S, started as part of the TA", "other": "other student, plain",
     "other-labels-t-s": "other student with labels, T → S",
 }  # fmt: skip
 TABLES: Final = {

@@ -25,6 +25,7 @@ class Row:
         poster: The poster's accuracy in percent, by data set.
         other: A student of the other kind (:data:`neurokd.recipes.OTHER_STUDENTS`): convolutional where the grid's is
             dense, and the reverse.
+        start: It starts as part of its master (:mod:`neurokd.inherit`), not from fresh weights.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     master: str = ""
     poster: dict[str, float] = field(default_factory=dict)
     other: bool = False
+    start: bool = False
 
     @property
     def plain(self) -> str:
@@ -63,6 +65,8 @@ ROWS: Final = (
     Row("labels-t-s", (), "student", WITH_LABELS, "teacher"),
     Row("labels-t-ta", (), "assistant", WITH_LABELS, "teacher"),
     Row("labels-t-ta-s", (), "student", WITH_LABELS, "labels-t-ta"),
+    Row("start-t-ta-s", (), "student", "sat-combined", "t-ta", start=True),
+    Row("start-labels-t-ta-s", (), "student", WITH_LABELS, "labels-t-ta", start=True),
     Row("other", (), "student", "ce", other=True),
     Row("other-labels-t-s", (), "student", WITH_LABELS, "teacher", other=True),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from deploy.errors import ConfigError, SpecError
@@ -122,9 +122,24 @@ class NetworkSpec:
             yield Block(name, pool, layer, before, shape, out)
             before, shape, pool = out, out, None
 
+    def narrows(self, wide: NetworkSpec) -> bool:
+        """Whether this is ``wide`` with at most as many neurons or channels in its hidden layers, none in groups."""
+        if self.input_shape != wide.input_shape or len(self.layers) != len(wide.layers):
+            return False
+        hidden = zip(self.layers[:-1], wide.layers[:-1], strict=True)
+        return self.layers[-1] == wide.layers[-1] and all(_narrows(mine, theirs) for mine, theirs in hidden)
+
     def parameters(self) -> int:
         """Weights and biases of all layers, batch norms folded (see :meth:`Block.parameters`)."""
         return sum(block.parameters() for block in self.blocks())
+
+
+def _narrows(mine: LayerSpec, theirs: LayerSpec) -> bool:
+    if isinstance(mine, Dense) and isinstance(theirs, Dense):
+        return mine.units <= theirs.units
+    if isinstance(mine, Conv) and isinstance(theirs, Conv):
+        return mine.channels <= theirs.channels and mine == replace(theirs, channels=mine.channels, groups=1)
+    return mine == theirs
 
 
 def _input_text(shape: Shape) -> str:

@@ -35,6 +35,7 @@ def test_figures_of_known_cells(tmp_path: Path) -> None:
         cell(tmp_path, "student", seed, 200 + seed)
         cell(tmp_path, "proposed", seed, 180)
         cell(tmp_path, "t-ta-s", seed, 190)
+        cell(tmp_path, "start-t-ta-s", seed, 175)
         cell(tmp_path, "labels-t-s", seed, 150)
     found = {row.metric: row for row in distillation.figures(tmp_path, "mnist", tmp_path / "assistants")}
     assert found["accuracy, teacher"].value == pytest.approx(99.4)
@@ -45,6 +46,9 @@ def test_figures_of_known_cells(tmp_path: Path) -> None:
     assert found["best distilled student, p over images (McNemar)"].value < 0.05
     assert found["t-ta-s minus proposed"].value == pytest.approx(-0.1)
     assert not found["t-ta-s minus proposed"].met
+    assert found["start-t-ta-s minus proposed"].value == pytest.approx(0.05)
+    assert found["start-t-ta-s minus proposed"].met
+    assert "start-labels-t-ta-s minus labels-t-s" not in found
     assert found["accuracy, proposed"].versions["seeds"] == 3
 
 

@@ -97,6 +97,17 @@ def test_unknown_key_names_the_near_one(tmp_path: Path) -> None:
         ({"encoding.kind": "drect"}, "unknown choice", "encoding.kind"),
         ({"networks.neuron": "if"}, "unknown choice", "networks.neuron"),
         ({"distill.route": "student"}, "unknown choice", "distill.route"),
+        ({"distill.start": "teacher"}, "unknown choice", "distill.start"),
+        (
+            {"distill.route": "teacher-student", "distill.start": "assistant"},
+            "there is no assistant to start from",
+            "distill.start",
+        ),
+        (
+            {"networks.assistant": "8x8x1-6c3-10", "distill.start": "assistant"},
+            "the student is not a narrower form of the assistant it should start from",
+            "distill.start",
+        ),
         ({"encoding.bits": 9}, "value out of range", "encoding.bits"),
         ({"encoding.steps": 0}, "value out of range", "encoding.steps"),
         ({"networks.beta": 1.5}, "value out of range", "networks.beta"),

@@ -215,6 +215,17 @@ def test_the_route_through_the_assistant(
     assert weights(again[1]) == weights(student)
 
 
+def test_a_student_can_start_as_part_of_the_assistant(
+    small: Dataset, teacher: SpikingNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(distillation, "inherit", lambda *who, **how: started.extend([*who[:2], how["encoding"]]))
+    assistant, student = network("64-32-10"), network()
+    how = config("teacher-assistant-student").override({"distill.start": "assistant"})
+    distill_route(teacher, assistant, student, small, how)
+    assert started == [student, assistant, how.make_encoding(small.levels)]
+
+
 def test_the_straight_route_leaves_the_assistant_alone(small: Dataset, teacher: SpikingNetwork) -> None:
     assistant = network("64-32-10")
     before = weights(assistant)

@@ -177,6 +177,23 @@ def test_the_straight_route_has_no_assistant_in_its_way(tmp_path: Path) -> None:
     assert not run.done("assistant")
 
 
+def test_a_student_that_starts_as_part_of_the_assistant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    whole = pipeline.inherit
+
+    def noted(student: Any, wide: Any, *rest: Any, **how: Any) -> Any:
+        started.append((student.spec_text, wide.spec_text))
+        return whole(student, wide, *rest, **how)
+
+    monkeypatch.setattr(pipeline, "inherit", noted)
+    run = Run(small(tmp_path / "run", **{"distill.start": "assistant"}))
+    pipeline.train_teacher(run)
+    pipeline.distil_assistant(run)
+    assert started == []
+    pipeline.distil_student(run)
+    assert started == [(run.config.networks.student, run.config.networks.assistant)]
+
+
 def test_a_new_quantization_replaces_the_old_one_and_what_came_after(
     whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -104,6 +104,22 @@ def test_a_master_trained_again_into_another_network_is_told(done: Path, tmp_pat
     assert "another training" not in reproduce_page.page(done / "cells", ["digits"], 2)
 
 
+def test_rows_that_cannot_be_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    """A student that starts as part of its assistant has to be of its kind."""
+
+    def other(data: str, seed: int) -> Config:
+        return config(data, seed, **{"networks.assistant": "8x8x1-4c3-10"})
+
+    rows = [row for row in reproduce_rows.ROWS if row.name in ("teacher", "student", "t-ta") or row.start]
+    wanted = [(grid.Grid(other("digits", 0), tmp_path / "work", tmp_path), grid.Job("digits", row, 0)) for row in rows]
+    said: list[str] = []
+    assert grid.compute_missing(wanted, said.append) == []
+    assert [line.split(" seed")[0] for line in said if "left out: 64-12-10 is no narrower form" in line] == [
+        "digits start-t-ta-s", "digits start-labels-t-ta-s",
+    ]  # fmt: skip
+    assert len(list(tmp_path.glob("digits-*.json"))) == 3
+
+
 def test_processes_give_the_cells_that_one_gives(done: Path, tmp_path: Path) -> None:
     said: list[str] = []
     cells = reproduce_processes.Cells("1", tmp_path / "work", tmp_path / "cells", partial(grid_config, SMALL, None))
