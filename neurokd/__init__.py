@@ -17,6 +17,7 @@ from neurokd.encoding import Encoding
 from neurokd.export import export
 from neurokd.from_nir import from_nir
 from neurokd.graph_module import to_torch
+from neurokd.inherit import inherit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.quantize import quantize
 from neurokd.quantized import QuantizedNetwork
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "export",
     "from_nir",
+    "inherit",
     "load_data",
     "predict",
     "quantize",

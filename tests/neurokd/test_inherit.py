@@ -10,11 +10,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deploy.errors import TrainingError  # noqa: E402
-from neurokd import inherit as inheritance  # noqa: E402
 from neurokd.data import Dataset  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
 from neurokd.feed import Feed, accuracy, run_layers  # noqa: E402
-from neurokd.inherit import inherit, usefulness  # noqa: E402
+from neurokd.inherit import IMAGES, inherit, usefulness  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
 from neurokd.spec import NetworkSpec  # noqa: E402
 
@@ -163,4 +162,4 @@ def test_counting_stops_after_enough_images(digits: Dataset) -> None:
     wide, feed = network("64-24-10"), Feed(digits.train, ENCODING)
     few, all_of_them = usefulness(wide, feed, images=1)[0], usefulness(wide, feed)[0]
     assert not torch.equal(few, all_of_them)
-    assert len(digits.train) <= inheritance.IMAGES
+    assert len(digits.train) <= IMAGES
