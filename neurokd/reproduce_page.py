@@ -186,31 +186,46 @@ def _text(one: Line, data: str) -> str:
 
 
 def plot(cells: Path, sets: Sequence[str], path: Path) -> None:
-    """A PNG: every row of every set, ours with its spread, the poster's as a mark."""
+    """A PNG: every row of every set, ours with its spread, the poster's as a mark; rows named once, at the left."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     shown = [(data, _lines(cells, data)) for data in sets if _lines(cells, data)]
-    figure, axes = plt.subplots(1, max(1, len(shown)), figsize=(5 * max(1, len(shown)), 5), squeeze=False)
+    names = [row.name for row in ROWS if any(x.row.name == row.name for _, lines in shown for x in lines)]
+    size = (4 + 3 * max(1, len(shown)), 1.5 + 0.28 * len(names))
+    figure, axes = plt.subplots(
+        1, max(1, len(shown)), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )  # fmt: skip
+    marks: dict[str, Any] = {}
     for axis, (data, lines) in zip(axes[0], shown, strict=False):
-        at = np.arange(len(lines))[::-1]
-        axis.errorbar([x.mean for x in lines], at, xerr=[x.spread or 0 for x in lines], fmt="o", label="ours")
-        marks = [(x.row.poster[data], y) for x, y in zip(lines, at, strict=True) if data in x.row.poster]
-        if marks:
-            axis.plot(*zip(*marks, strict=True), "x", color="tab:red", label="poster")
-        plain = next((x.mean for x in lines if x.row.name == PLAIN), None)
-        if plain is not None:
-            axis.axvline(plain, color="grey", lw=0.8, ls="--", label="plain student")
-        axis.set_yticks(at, [NAMES[x.row.name] for x in lines])
-        axis.set(title=TITLES[data], xlabel="test accuracy, %")
-        axis.grid(axis="x", alpha=0.3)
-        axis.legend(fontsize="small")
-    figure.tight_layout()
+        marks |= _panel(axis, data, lines, names)
+    axes[0][0].set_yticks(range(len(names)), [NAMES[name] for name in names])
+    axes[0][0].invert_yaxis()
+    figure.legend(marks.values(), marks.keys(), loc="outside lower center", ncols=3, frameon=False)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
     plt.close(figure)
+
+
+def _panel(axis: Any, data: str, lines: list[Line], names: list[str]) -> dict[str, Any]:
+    """One set's rows at their places; gives the marks by what they mean."""
+    at = [names.index(x.row.name) for x in lines]
+    marks: dict[str, Any] = {
+        "ours, mean and deviation": axis.errorbar(
+            [x.mean for x in lines], at, xerr=[x.spread or 0 for x in lines], fmt="o", ms=5
+        )
+    }
+    told = [(x.row.poster[data], y) for x, y in zip(lines, at, strict=True) if data in x.row.poster]
+    if told:
+        marks["poster"] = axis.plot(*zip(*told, strict=True), "x", color="tab:red")[0]
+    plain = next((x.mean for x in lines if x.row.name == PLAIN), None)
+    if plain is not None:
+        marks["our plain student"] = axis.axvline(plain, color="grey", lw=0.8, ls="--")
+    axis.set(title=TITLES[data], xlabel="test accuracy, %")
+    axis.grid(axis="x", alpha=0.3)
+    return marks
 
 
 def write(cells: Path, sets: Sequence[str], seeds: int, docs: Path) -> Path:
