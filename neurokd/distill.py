@@ -21,7 +21,7 @@ from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
 from neurokd.feed import Feed, Network, all_told, split_digest, training_feed
-from neurokd.inherit import inherit
+from neurokd.inherit import check_narrower, inherit
 from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork
 from neurokd.progress import Progress, ProgressEvent, silent
@@ -287,8 +287,11 @@ def distill_route(
 
     if config.distill.route == "teacher-student":
         return RouteResult(None, stage("student", student, teacher))
+    started = config.distill.start == "assistant"
+    if started:
+        check_narrower(student, assistant)  # before the assistant is trained
     first = stage("assistant", assistant, teacher)
-    if config.distill.start == "assistant":
+    if started:
         inherit(student, assistant, data, encoding=encoding)
     return RouteResult(first, stage("student", student, assistant))
 

@@ -6,12 +6,10 @@ its weights too. Measured against a fresh start in ``docs/losses.md``, "Through 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from deploy.errors import TrainingError
 from neurokd.data import Dataset
@@ -20,7 +18,7 @@ from neurokd.feed import Feed, run_layers
 from neurokd.network import SpikingNetwork
 from neurokd.network_layers import SpikingLayer
 from neurokd.train import encoding_of
-from neurokd.units import by_source, copy_units, units_of
+from neurokd.units import by_source, copy_units, reach, units_of
 
 #: Training images that spikes are counted on.
 IMAGES = 2000
@@ -98,21 +96,11 @@ def usefulness(network: SpikingNetwork, feed: Feed, images: int = IMAGES) -> lis
 
 
 def _to_next(here: SpikingLayer, behind: SpikingLayer, variance: Tensor) -> Tensor:
-    weight = behind.folded()[0].float() / behind.neuron.threshold.detach().flatten()[0]
-    return by_source(weight**2 * _reach(behind, variance), units_of(here))
+    def product(x: Tensor, weight: Tensor) -> Tensor:
+        return behind.product(x if behind.pool is None else behind.pool(x), weight, None)
 
-
-def _reach(layer: SpikingLayer, arriving: Tensor) -> Tensor:
-    """For each weight the sum of ``arriving [*in_shape]`` over the places it meets."""
-    x = arriving.unsqueeze(0) if layer.pool is None else layer.pool(arriving.unsqueeze(0))
-    synapse = layer.synapse
-    with torch.enable_grad():
-        weight = torch.zeros_like(synapse.weight).requires_grad_()
-        if isinstance(synapse, torch.nn.Conv2d):
-            total = functional.conv2d(x, weight, None, synapse.stride, synapse.padding, synapse.dilation).sum()
-        else:
-            total = functional.linear(x.flatten(1), weight).sum()
-        return torch.autograd.grad(total, weight)[0]
+    weight = behind.folded()[0].float() / behind.neuron.threshold.detach().mean()
+    return by_source(weight**2 * reach(product, weight, variance), units_of(here))
 
 
 def _rates(network: SpikingNetwork, feed: Feed, images: int) -> list[Tensor]:
@@ -121,18 +109,11 @@ def _rates(network: SpikingNetwork, feed: Feed, images: int) -> list[Tensor]:
     sums: list[Tensor] = []
     network.eval()
     with torch.no_grad():
-        for layers, count in _recorded(network, feed, images):
-            means = [layer.mean(0).sum(0) for layer in layers]
+        for batch in feed.in_order():
+            if seen >= images:
+                break
+            means = [layer.mean(0).sum(0) for layer in run_layers(network, batch, feed.encoding)[1]]
             sums = [a + b for a, b in zip(sums, means, strict=True)] if sums else means
-            seen += count
+            seen += len(batch.labels)
     network.train(was)
     return [total / seen for total in sums]
-
-
-def _recorded(network: SpikingNetwork, feed: Feed, images: int) -> Iterator[tuple[list[Tensor], int]]:
-    seen = 0
-    for batch in feed.in_order():
-        if seen >= images:
-            return
-        yield run_layers(network, batch, feed.encoding)[1], len(batch.labels)
-        seen += len(batch.labels)

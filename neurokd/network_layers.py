@@ -70,13 +70,13 @@ class SpikingLayer(nn.Module):
         x = x if self.pool is None else self.pool(x)
         weight, bias = self.synapse.weight, self.synapse.bias
         if x.dtype != torch.bfloat16:
-            return self._product(x, weight, bias)
+            return self.product(x, weight, bias)
         weight, bias = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
         if has_bfloat16(x.device.type):
-            return self._product(x, weight, bias)
-        return self._product(x.float(), weight.float(), None if bias is None else bias.float()).to(torch.bfloat16)
+            return self.product(x, weight, bias)
+        return self.product(x.float(), weight.float(), None if bias is None else bias.float()).to(torch.bfloat16)
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synapse's product with these weights; with its own it is called as a module, so that hooks see it."""
         synapse, own = self.synapse, weight is self.synapse.weight
         if isinstance(synapse, nn.Conv2d):

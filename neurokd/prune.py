@@ -23,7 +23,7 @@ from neurokd.quantized import QuantizedNetwork
 from neurokd.quantized_layer import QuantizedLayer
 from neurokd.spec import NetworkSpec
 from neurokd.spec_layers import Dense, LayerSpec, Pool
-from neurokd.units import by_source, copy_units, units_of
+from neurokd.units import by_source, copy_units, reach, units_of
 
 #: Images the events are counted on; 2,000 give synops within half a percent of 10,000's.
 IMAGES: Final = 2000
@@ -88,16 +88,8 @@ def _events(network: QuantizedNetwork, feed: Feed, images: int) -> dict[str, tup
 
 def _worth(layer: QuantizedLayer, events: Tensor, squares: Tensor) -> Worth:
     weight = layer.weight.detach()
-    value = (weight * layer.grid.unit / layer.grid.threshold) ** 2 * _reach(layer, squares)
-    return Worth(_reach(layer, events), value)
-
-
-def _reach(layer: QuantizedLayer, arriving: Tensor) -> Tensor:
-    """For each weight the sum of ``arriving [*in_shape]`` over the places it meets."""
-    with torch.enable_grad():
-        weight = torch.zeros_like(layer.weight, dtype=torch.float32).requires_grad_()
-        total = layer.synapse(arriving.float().unsqueeze(0), weight).sum()
-        return torch.autograd.grad(total, weight)[0]
+    value = (weight * layer.grid.unit / layer.grid.threshold) ** 2 * reach(layer.synapse, layer.weight, squares)
+    return Worth(reach(layer.synapse, layer.weight, events), value)
 
 
 # Weights ----------------------------------------------------------------------------------------------------------

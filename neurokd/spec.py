@@ -138,7 +138,8 @@ def _narrows(mine: LayerSpec, theirs: LayerSpec) -> bool:
     if isinstance(mine, Dense) and isinstance(theirs, Dense):
         return mine.units <= theirs.units
     if isinstance(mine, Conv) and isinstance(theirs, Conv):
-        return mine.channels <= theirs.channels and mine == replace(theirs, channels=mine.channels, groups=1)
+        alike = theirs.groups == 1 and mine == replace(theirs, channels=mine.channels)
+        return alike and mine.channels <= theirs.channels
     return mine == theirs
 
 

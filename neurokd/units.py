@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ def units_of(layer: SpikingLayer) -> int:
 def by_source(values: Tensor, sources: int) -> Tensor:
     """``[sources]``: sums of ``[out, in, ...]`` over all but the source; a dense layer reads channels row-major."""
     return values.reshape(len(values), sources, -1).sum((0, 2))
+
+
+def reach(product: Callable[[Tensor, Tensor], Tensor], like: Tensor, arriving: Tensor) -> Tensor:
+    """For each weight the sum of ``arriving [*in_shape]`` over the places it meets.
+
+    Args:
+        product: Sums of inputs ``[1, *in_shape]`` and weights.
+        like: A tensor of the weights' shape.
+        arriving: Any numbers.
+    """
+    with torch.enable_grad():
+        weight = torch.zeros_like(like, dtype=torch.float32).requires_grad_()
+        return torch.autograd.grad(product(arriving.float().unsqueeze(0), weight).sum(), weight)[0]
 
 
 def copy_units(old: SpikingLayer, new: SpikingLayer, rows: Tensor, before: Tensor | None) -> None:

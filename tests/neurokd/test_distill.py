@@ -224,6 +224,11 @@ def test_a_student_can_start_as_part_of_the_assistant(
     how = config("teacher-assistant-student").override({"distill.start": "assistant"})
     distill_route(teacher, assistant, student, small, how)
     assert started == [student, assistant, how.make_encoding(small.levels)]
+    narrow = network("64-4-10")
+    before = weights(narrow)
+    with pytest.raises(TrainingError, match="not a narrower form"):
+        distill_route(teacher, narrow, student, small, how)
+    assert weights(narrow) == before
 
 
 def test_the_straight_route_leaves_the_assistant_alone(small: Dataset, teacher: SpikingNetwork) -> None:

@@ -151,6 +151,7 @@ def test_what_is_no_narrower_form_is_refused(spec: str, options: dict[str, Any],
         ("28x28x1-8c5s2-p2-10", "28x28x1-16c5s2-p3-10", False),
         ("28x28x1-8c5s2-10", "28x28x1-16c5-10", False),
         ("28x28x2-8c5g2-10", "28x28x2-16c5g2-10", False),
+        ("28x28x2-8c5-10", "28x28x2-16c5g2-10", False),
         ("28x28x1-8c5-10", "28x28x1-16c5-32-10", False),
     ],
 )
