@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from neurokd.memory import keep_pages
 from neurokd.network import SpikingNetwork, build
-from neurokd.precision import set_precision
+from neurokd.precision import set_precision, suited
 
 T: Final = 25
 B: Final = 128
@@ -84,7 +84,7 @@ def make(contender: str, spec: str) -> tuple[nn.Module, Callable[[Tensor], Tenso
         loop = SnntorchLoop(network, once="tuned" in contender)
         return loop, loop
     keep_pages()
-    set_precision(network.spiking_layers(), "bfloat16" if "bfloat16" in contender else "float32")
+    set_precision(network.spiking_layers(), suited("bfloat16" if "bfloat16" in contender else "float32", "cpu"))
     return network, network.sat
 
 

@@ -127,8 +127,8 @@ class _Run:
         keep_pages()
         with (
             suited_threads(self.network.spec, self.stage.batch, self.encoding.steps),
-            precision_of(self.network, self.stage.precision),
             on_device(self.network) as self.device,
+            precision_of(self.network, self.stage.precision),
         ):
             if self.alignments is not None:
                 self.alignments.to(self.device)

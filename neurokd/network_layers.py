@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -62,19 +60,13 @@ class SpikingLayer(nn.Module):
         return self._split_norm(raw, self.norm, self.neuron)
 
     def _raw(self, x: Tensor) -> Tensor:
-        """What the synapse makes of [N, *in_shape]; images channels last, which convolutions are fastest on.
-
-        A product in bfloat16 that the machine has no instructions for is made of the rounded operands in float32, and
-        rounded (12 to 27 times as fast on AVX2 as torch's own): the same values, but for the order of sums.
-        """
+        """What the synapse makes of [N, *in_shape] in x's type; images channels last, which convolutions are fastest
+        on."""
         x = x if self.pool is None else self.pool(x)
         weight, bias = self.synapse.weight, self.synapse.bias
-        if x.dtype != torch.bfloat16:
-            return self.product(x, weight, bias)
-        weight, bias = weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16)
-        if has_bfloat16(x.device.type):
-            return self.product(x, weight, bias)
-        return self.product(x.float(), weight.float(), None if bias is None else bias.float()).to(torch.bfloat16)
+        if x.dtype == torch.bfloat16:
+            weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        return self.product(x, weight, bias)
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The synapse's product with these weights; with its own it is called as a module, so that hooks see it."""
@@ -225,19 +217,6 @@ def normed(raw: Tensor, norm: Norm) -> Tensor:
     shift = -mean * scale if norm.bias is None else norm.bias - mean * scale
     shape = (-1, *[1] * (raw.dim() - 2))
     return raw * scale.reshape(shape) + shift.reshape(shape)
-
-
-@cache
-def has_bfloat16(device: str) -> bool:
-    """Whether a kind of device has units for products of bfloat16: AVX-512 BF16 or AMX on x86 processors."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu":
-        return True
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
-    return any(unit is not None and unit() for unit in asked)
 
 
 def in_plain_form(spikes: Tensor) -> Tensor:
