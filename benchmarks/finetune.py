@@ -201,7 +201,7 @@ class Bench:
 
     def _chip_cell(self, bits: int, method: str) -> Cell:
         network = self.quantized(bits, method)
-        facts = {"bits": bits, "method": method, "loss": METHODS[method]}
+        facts = {"bits": bits, "method": method, "loss": self.setup.losses[method]}
         return {**facts, **self._scores(network), **costs(network, self.data, self.encoding)}
 
     def _budget_cell(self, bits: int, share: float) -> Cell:
@@ -211,7 +211,7 @@ class Bench:
             self.network("student"), self.data, self.encoding, stage, Budget("synops", share),
             grids={"weight_bits": bits}, teacher_sats=self.sats, seed=self.seed,
         )  # fmt: skip
-        facts = {"bits": bits, "method": BUDGET_METHOD, "loss": METHODS[BUDGET_METHOD], "share": share}
+        facts = {"bits": bits, "method": BUDGET_METHOD, "loss": self.setup.losses[BUDGET_METHOD], "share": share}
         tried = {"start": found.start, "won": found.how, "tried": [asdict(one) for one in found.tried]}
         spec = {"spec": found.network.spec_text, "parameters": found.network.spec.parameters()}
         scores = self._scores(found.network)

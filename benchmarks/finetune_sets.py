@@ -9,19 +9,15 @@ test set is read once a cell.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from neurokd.config_parts import StageConfig
 from neurokd.recipes import RECIPES
 
-#: name -> loss text; ``none`` is post-training quantization.
-METHODS: Final = {
-    "none": "",
-    "ce": "ce",
-    "sat": "sat-combined",
-    "sat-ce": "ce:0.3+rate-kl",
-}
+#: ``none`` is post-training quantization.
+METHODS: Final = ("none", "ce", "sat", "sat-ce")
+_LOSSES: Final = {"none": "", "ce": "ce", "sat": "sat-combined", "sat-ce": "ce:0.3+rate-kl"}
 WIDTHS: Final = (8, 4, 3)
 SEEDS: Final = (0, 1, 2)
 #: (bits, share of the unpruned student's synops at that width) of the budget cells.
@@ -42,6 +38,7 @@ class Setup:
         views: Fixed views of an image; shift, flip: how they differ.
         lr: Of training; tune_lr: of fine-tuning, by width.
         rows: Where the networks come from the distillation grid: its row for each role.
+        losses: Loss text by method.
     """
 
     networks: dict[str, str]
@@ -54,6 +51,7 @@ class Setup:
     lr: float = 3e-3
     tune_lr: tuple[tuple[int, float], ...] = ((8, 3e-4), (4, 1e-3), (3, 1e-3))
     rows: dict[str, str] | None = None
+    losses: dict[str, str] = field(default_factory=lambda: dict(_LOSSES))
 
     def stage(self, role: str, loss: str, **changes: Any) -> StageConfig:
         """The training stage of a role."""
@@ -65,11 +63,11 @@ class Setup:
 
     def float_stage(self, role: str) -> StageConfig:
         """The stage of a float network that is trained here."""
-        return self.stage(role, METHODS["ce" if role == "teacher" else DISTIL])
+        return self.stage(role, self.losses["ce" if role == "teacher" else DISTIL])
 
     def tune(self, method: str, bits: int) -> StageConfig:
         """The fine-tuning stage of a cell."""
-        return self.stage("tune", METHODS[method], lr=dict(self.tune_lr)[bits], weight_decay=0.0)
+        return self.stage("tune", self.losses[method], lr=dict(self.tune_lr)[bits], weight_decay=0.0)
 
     def budget(self, bits: int) -> StageConfig:
         """The fine-tuning stage under a budget."""

@@ -22,11 +22,11 @@ from torch.autograd.function import once_differentiable
 
 from deploy import fixed_point as fp
 from deploy.simulator import neurons
+from neurokd.backward_scans import cuba_lif_backward, lif_backward
 from neurokd.grid import project
 from neurokd.layer_grid import LARGEST_BIAS, MEMORYLESS, LayerGrid, round_to_grid
 from neurokd.learned_grid import Moving
 from neurokd.lif_scans import channels_inside
-from neurokd.scans import cuba_lif_backward, lif_backward
 from neurokd.surrogates import Surrogate
 
 PARALLEL_FROM: Final = 1 << 17  # element-steps; below, a second thread costs more than it brings

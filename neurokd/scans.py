@@ -1,7 +1,7 @@
 """The scans over time as differentiable torch functions: fused (numba), and as a plain loop for everything else.
 
-For users there is :mod:`neurokd.neurons`. Quantization, whose forward pass is in integers, takes the backward scans
-(:func:`lif_backward`, :func:`cuba_lif_backward`).
+For users there are :mod:`neurokd.neurons` and :mod:`neurokd.functional`. Quantization, whose forward pass is in
+integers, takes the backward scans alone (:mod:`neurokd.backward_scans`).
 """
 
 from __future__ import annotations
@@ -143,13 +143,13 @@ def _fused(current: Tensor, neuron: Neuron, mode: Mode) -> tuple[Tensor, Tensor 
         current.reshape(1 if mode.held else mode.steps, size).contiguous(),
         i0.reshape(-1).contiguous(),
         neuron.v0.reshape(-1).contiguous(),
-        *(_flat(parameter, shape, current) for parameter in parameters),
+        *(flattened(parameter, shape, current) for parameter in parameters),
         mode,
     )
     return spikes.view(mode.steps, *batch), None if neuron.i0 is None else i.view(batch), v.view(batch)
 
 
-def _flat(parameter: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor:
+def flattened(parameter: Tensor | None, shape: torch.Size, like: Tensor) -> Tensor:
     """A parameter as the kernels want it: [1] if shared, [N] if per neuron, [0] if absent; [C] if C is innermost."""
     if parameter is None:
         return like.new_empty(0)
@@ -196,14 +196,14 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         current, i0, v0, *params = ctx.saved_tensors
         grad_i, grad_v, wanted = grads[1].clone(), grads[2].clone(), ctx.needs_input_grad[3:7]
-        source = _Source(current, current.new_empty(0, current.shape[1]), (i0, v0), tuple(params))
-        grad_current, out = _reverse(source, grads[0], (grad_i, grad_v), wanted, ctx.mode, current.shape[0] == 1)
+        source = Source(current, current.new_empty(0, current.shape[1]), (i0, v0), tuple(params))
+        grad_current, out = reverse(source, grads[0], (grad_i, grad_v), wanted, ctx.mode, current.shape[0] == 1)
         reduced = [_reduce(*triple) for triple in zip(out, params, wanted, strict=True)]
         return (grad_current, grad_i, grad_v, *reduced, None)
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """What a backward scan starts from: the current, or given membranes [T, M] and their spikes [T, M]."""
 
     values: Tensor
@@ -212,8 +212,8 @@ class _Source:
     params: tuple[Tensor, ...]
 
 
-def _reverse(
-    source: _Source,
+def reverse(
+    source: Source,
     grad_spikes: Tensor,
     grad_states: tuple[Tensor, Tensor],
     wanted: Sequence[bool],
@@ -245,102 +245,6 @@ def _reverse(
 def _reduce(grad: Tensor, values: Tensor, wanted: bool) -> Tensor | None:
     """Sum a gradient [M] over the batch, and over the neurons too where they share one value."""
     return grad.view(-1, values.numel()).sum(0) if wanted else None
-
-
-def lif_backward(
-    grad_spikes: Tensor,
-    v_pre: Tensor,
-    spikes: Tensor,
-    beta: float | Tensor,
-    threshold: float | Tensor,
-    surrogate: Surrogate,
-    *,
-    held: bool = False,
-    detach_reset: bool = False,
-) -> Tensor:
-    """dL/dcurrent of a LIF whose forward pass ran elsewhere, e.g. in the chip's integers.
-
-    Args:
-        grad_spikes: dL/dspikes [T, B, *shape], float32.
-        v_pre: membranes before the reset [T, B, *shape], float32, in the units of ``threshold``.
-        spikes: [T, B, *shape], 0.0 or 1.0, as the forward pass had them (``v_pre > threshold`` is not asked again).
-        beta: decay, one number or a tensor that broadcasts to ``shape``.
-        threshold: likewise.
-        surrogate: the spike function's derivative.
-        held: the current was held over time: sum its gradient.
-        detach_reset: no gradient through the reset.
-
-    Returns:
-        [T, B, *shape], or [B, *shape] if ``held``, in the units of ``v_pre``: multiply by d v_pre / d(your current).
-
-    Raises:
-        TrainingError: shapes that differ, or tensors that are not float32 on the CPU.
-    """
-    parameters = (None, beta, threshold, None)
-    return _given_backward(grad_spikes, v_pre, spikes, parameters, surrogate, held, detach_reset)[0]
-
-
-def cuba_lif_backward(
-    grad_spikes: Tensor,
-    v_pre: Tensor,
-    spikes: Tensor,
-    alpha: float | Tensor,
-    beta: float | Tensor,
-    threshold: float | Tensor,
-    surrogate: Surrogate,
-    *,
-    held: bool = False,
-    detach_reset: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """dL/dcurrent and dL/dbias of a CUBA-LIF whose forward pass ran elsewhere; arguments as in :func:`lif_backward`.
-
-    Returns:
-        The current's gradient [T, B, *shape] ([B, *shape] if ``held``), and the gradient of a bias on the membrane
-        [B, *shape], summed over time: sum it over the batch for a parameter.
-
-    Raises:
-        TrainingError: as :func:`lif_backward`.
-    """
-    parameters = (alpha, beta, threshold, None)
-    return _given_backward(grad_spikes, v_pre, spikes, parameters, surrogate, held, detach_reset)
-
-
-def _given_backward(
-    grad_spikes: Tensor,
-    v_pre: Tensor,
-    spikes: Tensor,
-    parameters: tuple[float | Tensor | None, ...],
-    surrogate: Surrogate,
-    held: bool,
-    detach_reset: bool,
-) -> tuple[Tensor, Tensor]:
-    _same(grad_spikes=grad_spikes, v_pre=v_pre, spikes=spikes)
-    steps, batch = v_pre.shape[0], v_pre.shape[1:]
-    size = math.prod(batch)
-    params = tuple(_flat(as_parameter(p, batch, v_pre), batch[1:], v_pre) for p in parameters)
-    filtered = params[0].numel() > 0
-    source = _Source(
-        v_pre.detach().reshape(steps, size).contiguous(),
-        spikes.detach().reshape(steps, size).contiguous(),
-        (v_pre.new_zeros(size if filtered else 0), v_pre.new_zeros(size)),
-        params,
-    )
-    grad_states = (v_pre.new_zeros(size if filtered else 0), v_pre.new_zeros(size))
-    mode, wanted = Mode(steps, held, surrogate, detach_reset, True), (False, False, False, filtered)
-    current, out = _reverse(source, grad_spikes.reshape(steps, size), grad_states, wanted, mode, held)
-    return current.view(batch if held else v_pre.shape), out[3].view(batch if filtered else (0,))
-
-
-def _same(**tensors: Tensor) -> None:
-    shape = tensors["v_pre"].shape
-    for name, tensor in tensors.items():
-        if tensor.shape != shape or tensor.dim() < 2 or tensor.dtype != torch.float32 or tensor.is_cuda:
-            raise TrainingError(
-                "the backward scan was given a tensor that does not fit",
-                where=name,
-                got=f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}",
-                allowed=f"torch.float32 {list(shape)} on the cpu, [T, B, *shape]",
-            )
 
 
 def as_parameter(value: float | Tensor | None, batch: torch.Size, like: Tensor, name: str = "parameter") -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the training side needs torch")
 
-from benchmarks import pareto  # noqa: E402
+from benchmarks import finetune_cells, finetune_tables, pareto  # noqa: E402
 from benchmarks.finetune import CELLS, Bench, cell_path, cells, packed, unpacked  # noqa: E402
 from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, WIDTHS  # noqa: E402
 from deploy.errors import ConfigError  # noqa: E402
@@ -30,25 +30,25 @@ def cell(name: str, right: Any, data: str = "mnist", seed: int = 0, **facts: Any
 
 
 def right(count: int, shift: int = 0) -> np.ndarray:
-    return np.roll(np.arange(pareto.TESTED) < count, shift)
+    return np.roll(np.arange(finetune_cells.TESTED) < count, shift)
 
 
 def test_answers_survive_as_text() -> None:
-    given = np.random.default_rng(0).random(pareto.TESTED) < 0.9
-    np.testing.assert_array_equal(unpacked(packed(given), pareto.TESTED), given)
+    given = np.random.default_rng(0).random(finetune_cells.TESTED) < 0.9
+    np.testing.assert_array_equal(unpacked(packed(given), finetune_cells.TESTED), given)
 
 
 @pytest.mark.parametrize(
     ("least", "count", "p"), [(0, 0, 1.0), (0, 1, 1.0), (0, 10, 2 / 1024), (3, 10, 0.34375), (5, 10, 1.0)]
 )
 def test_p_values_of_fair_coins(least: int, count: int, p: float) -> None:
-    assert pareto.binomial(least, count) == pytest.approx(p)
+    assert finetune_cells.binomial(least, count) == pytest.approx(p)
 
 
 def test_mcnemar_counts_what_only_one_gets_right_over_all_seeds() -> None:
     pairs = [(cell("a", right(9000)), cell("b", right(8990))), (cell("a", right(10, 0)), cell("b", right(10, 2)))]
-    assert pareto.mcnemar(pairs)[:2] == (12, 2)
-    assert pareto.mcnemar(pairs)[2] == pytest.approx(pareto.binomial(2, 14))
+    assert finetune_cells.mcnemar(pairs)[:2] == (12, 2)
+    assert finetune_cells.mcnemar(pairs)[2] == pytest.approx(finetune_cells.binomial(2, 14))
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
@@ -58,10 +58,10 @@ def test_the_front_holds_what_nothing_beats() -> None:
         "bad": (9.5, 95.0, []),
         "mid": (4.0, 95.0, []),
     }
-    assert pareto.front(points) == {"dear", "cheap", "mid"}
+    assert finetune_cells.front(points) == {"dear", "cheap", "mid"}
 
 
-def made_up() -> pareto.Grid:
+def made_up() -> finetune_cells.Grid:
     found = []
     for seed in (0, 1):
         found += [cell(role, right(9700), seed=seed) for role in ("teacher", "assistant", "student")]
@@ -74,7 +74,7 @@ def made_up() -> pareto.Grid:
             tried = [{"how": "weights", "validation": 96.0, "fits": True}]
             name = f"b{bits}-synops{round(100 * share)}"
             found.append(cell(name, right(9660), seed=seed, synops=100 * share, tried=tried, won="weights"))
-    return pareto.Grid(found)
+    return finetune_cells.Grid(found)
 
 
 def test_rows_follow_from_the_cells() -> None:
@@ -91,11 +91,11 @@ def test_rows_follow_from_the_cells() -> None:
 
 
 def test_tables_and_plot_follow_from_the_cells(tmp_path: Path) -> None:
-    text = "\n".join(f"<!-- table finetune-{name} -->\nold\n<!-- end -->" for name in pareto.TABLES)
-    page = pareto.filled(text, made_up())
+    text = "\n".join(f"<!-- table finetune-{name} -->\nold\n<!-- end -->" for name in finetune_tables.TABLES)
+    page = finetune_tables.filled(text, made_up())
     assert "old" not in page
     assert "| 8 bits, SAT + CE | 96.60 ± 0.00 |" in page
-    assert pareto.filled(page, made_up()) == page
+    assert finetune_tables.filled(page, made_up()) == page
     pareto.plot(made_up(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
@@ -103,7 +103,7 @@ def test_tables_and_plot_follow_from_the_cells(tmp_path: Path) -> None:
 def test_the_page_is_that_of_the_cells() -> None:
     if not CELLS.is_dir():
         pytest.skip("no cell of the grid is stored here")
-    assert pareto.report_stale(pareto.PAGE.read_text(encoding="utf-8"), pareto.Grid(cells(CELLS))) == 0
+    assert pareto.report_stale(pareto.PAGE.read_text(encoding="utf-8"), finetune_cells.Grid(cells(CELLS))) == 0
     assert not re.search(r"\bnan\b", pareto.PAGE.read_text(encoding="utf-8"))
 
 

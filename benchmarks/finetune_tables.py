@@ -1,0 +1,117 @@
+"""The marked tables of ``docs/quantization.md``, from the fine-tuning grid's cells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from statistics import mean, stdev
+
+from benchmarks.finetune import Cell
+from benchmarks.finetune_cells import Grid, front, mcnemar, pareto_points
+from benchmarks.finetune_sets import BUDGETS, METHODS, SEEDS, SETS, WIDTHS
+
+WORDS = {"none": "none (rounded)", "ce": "CE", "sat": "SAT", "sat-ce": "SAT + CE"}
+
+
+def accuracy_table(grid: Grid) -> list[str]:
+    """Accuracy by width and loss: mean and standard deviation over seeds."""
+    lines = _head(["", *(grid.title(data) for data in grid.sets())])
+    for role in ("teacher", "assistant", "student"):
+        lines.append(_line(f"float {role}", [_spread(grid.of(data, role)) for data in grid.sets()]))
+    for bits in WIDTHS:
+        for method in METHODS:
+            found = [_spread(grid.of(data, f"b{bits}-{method}")) for data in grid.sets()]
+            lines.append(_line(f"{bits} bits, {WORDS[method]}", found))
+        found = [_spread(grid.of(data, f"b{bits}-nir")) for data in grid.sets()]
+        lines.append(_line(f"{bits} bits, float NIR file and calibration spikes", found))
+    return lines
+
+
+def sat_table(grid: Grid) -> list[str]:
+    """SAT kept on against CE alone."""
+    head = ["", "", "points gained", "seeds better", "images only one gets right", "p"]
+    lines = _head(head)
+    for data in grid.sets():
+        for bits in (b for b in WIDTHS if b < 8):
+            for method in ("sat", "sat-ce"):
+                pairs = grid.pairs(data, f"b{bits}-{method}", f"b{bits}-ce")
+                if not pairs:
+                    continue
+                gains = [a["accuracy"] - b["accuracy"] for a, b in pairs]
+                wins, losses, p = mcnemar(pairs)
+                facts = [
+                    f"{bits} bits, {WORDS[method]}",
+                    f"{mean(gains):+.2f}",
+                    f"{sum(g > 0 for g in gains)} of {len(gains)}",
+                ]
+                lines.append(_line(grid.title(data), [*facts, f"{wins} : {losses}", f"{p:.2g}"]))
+    return lines
+
+
+def cost_table(grid: Grid) -> list[str]:
+    """What each network costs an image: the points of the plot, those of the front marked."""
+    lines = _head(["", "network", "accuracy", "weights", "synops", "modelled energy", "front"])
+    for data in grid.sets():
+        points = pareto_points(grid, data)
+        best = front(points)
+        for name, (energy, accuracy, found) in sorted(points.items(), key=lambda item: -item[1][0]):
+            counts = [f"{mean(c[key] for c in found):,.0f}" for key in ("weights", "synops")]
+            mark = "yes" if name in best else ""
+            lines.append(_line(grid.title(data), [name, f"{accuracy:.2f} %", *counts, f"{energy:.3g} µJ", mark]))
+    return lines
+
+
+def tried_table(grid: Grid) -> list[str]:
+    """Ways of saving, as the search measured them on validation images."""
+    lines = _head(["", "budget", "way", "validation accuracy", "within the budget", "won"])
+    for data in grid.sets():
+        for bits, share in BUDGETS:
+            found = grid.of(data, f"b{bits}-synops{round(100 * share)}")
+            for how in dict.fromkeys(one["how"] for c in found for one in c["tried"]):
+                tried = [(c, one) for c in found for one in c["tried"] if one["how"] == how]
+                kept, won = sum(one["fits"] for _, one in tried), sum(c["won"] == how for c, _ in tried)
+                reached = f"{mean(one['validation'] for _, one in tried):.2f} %"
+                facts = [f"{share:g} of the synops, {bits} bits", how, reached, f"{kept} of {len(tried)}", f"{won}"]
+                lines.append(_line(grid.title(data), facts))
+    return lines
+
+
+def _head(names: list[str]) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+
+
+def _line(first: str, rest: list[str]) -> str:
+    return "| " + " | ".join([first, *rest]) + " |"
+
+
+def _spread(found: list[Cell]) -> str:
+    if not found:
+        return "not run"
+    values = [c["accuracy"] for c in found]
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else " (1 seed)")
+
+
+def missing_list(grid: Grid) -> list[str]:
+    """Cells of the grid that nobody has computed yet, by data set; a sentence where there are none."""
+    names = [*("teacher", "assistant", "student"), *(f"b{bits}-{method}" for bits in WIDTHS for method in METHODS)]
+    names += [f"b{bits}-nir" for bits in WIDTHS] + [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
+    lines = []
+    for data in SETS:
+        count = sum(len(grid.of(data, name)) for name in names)
+        if count < len(names) * len(SEEDS):
+            lines.append(f"- {data}: {count} of {len(names) * len(SEEDS)} cells computed, the others not yet.")
+    return lines or ["Every cell of the grid is computed."]
+
+
+TABLES: dict[str, Callable[[Grid], list[str]]] = {
+    "accuracy": accuracy_table, "sat": sat_table, "cost": cost_table, "tried": tried_table,
+    "missing": missing_list,
+}  # fmt: skip
+
+
+def filled(text: str, grid: Grid) -> str:
+    """The page with its marked tables made anew."""
+    for name, make in TABLES.items():
+        block = "\n".join([f"<!-- table finetune-{name} -->", *make(grid), "<!-- end -->"])
+        text = re.sub(rf"<!-- table finetune-{name} -->.*?<!-- end -->", lambda _, b=block: b, text, flags=re.S)  # type: ignore[misc]
+    return text
