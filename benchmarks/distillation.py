@@ -23,7 +23,6 @@ GOALS: Final = {
     "fashion-mnist": (90.5, 88.6, 88.6, "> 0"),
     "cifar10": (60.0, 50.0, 48.0, ">= 1"),
 }
-SEEDS: Final = {"mnist": 5, "fashion-mnist": 5, "cifar10": 3}
 #: Cells with a convolutional assistant (130,576 parameters) in the place of the two small sets' dense one.
 ASSISTANTS: Final = RESULTS.parent / "assistants"
 OTHER_ASSISTANT: Final = (
@@ -101,7 +100,7 @@ def _gain(data: str, what: str, ours: Cells, theirs: Cells, goal: str, options: 
 
 def _row(data: str, metric: str, value: Any, unit: str, goal: str, seeds: int, options: str = "") -> Row:
     return Row(
-        TITLES[data], metric, value, unit, goal, f"neurokd reproduce --data {data} --seeds {SEEDS[data]}{options}",
+        TITLES[data], metric, value, unit, goal, f"neurokd reproduce --data {data}{options}",
         versions={**rows.versions("torch", "numpy"), "seeds": seeds},
     )  # fmt: skip
 

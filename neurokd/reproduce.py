@@ -35,7 +35,7 @@ from neurokd.loop import FitResult, fit
 from neurokd.network import SpikingNetwork, build, predict
 from neurokd.progress import Progress, silent
 from neurokd.recipes import OTHER_STUDENTS
-from neurokd.reproduce_rows import PLAIN, ROWS, Job, Row, jobs
+from neurokd.reproduce_rows import PLAIN, ROWS, Job, Row, jobs, seeds_of
 from neurokd.spec import NetworkSpec
 
 RESULTS: Final = Path("benchmarks/results/reproduce")
@@ -230,7 +230,7 @@ def judged(network: SpikingNetwork, feed: Feed) -> tuple[np.ndarray[Any, np.dtyp
 def reproduce(
     table: str = "all",
     data: str = "all",
-    seeds: int = 5,
+    seeds: int | None = None,
     *,
     make_config: Callable[[str, int], Config],
     work: str | Path = "runs/reproduce",
@@ -243,7 +243,7 @@ def reproduce(
     Args:
         table: ``1``, ``2``, ``3`` or ``all`` (with the rows of ours that see labels).
         data: A data set, or ``all``.
-        seeds: Seeds 0 to ``seeds - 1``.
+        seeds: Seeds 0 to ``seeds - 1``; without, :data:`neurokd.reproduce_rows.SEEDS`.
         make_config: Gives the configuration of a data set and seed.
         work: Folder for checkpoints and training state.
         out: Folder for the cells.
@@ -309,8 +309,7 @@ def right_of(facts: Facts, images: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.unpackbits(packed, count=images).astype(bool)
 
 
-def missing(rows: Sequence[Row], cells: Path, data: str, seeds: int) -> list[str]:
+def missing(rows: Sequence[Row], cells: Path, data: str, seeds: int | None) -> list[str]:
     """Names of the cells that are not there yet."""
-    return [
-        f"{row.name} s{s}" for row in rows for s in range(seeds) if not cell_path(cells, data, row.name, s).is_file()
-    ]
+    wanted = ((row.name, seed) for row in rows for seed in seeds_of(data, seeds))
+    return [f"{name} s{seed}" for name, seed in wanted if not cell_path(cells, data, name, seed).is_file()]

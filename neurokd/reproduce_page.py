@@ -82,7 +82,7 @@ def mcnemar(pairs: Sequence[tuple[Any, Any]]) -> float | None:
     return float(stats.binomtest(ours, ours + plain).pvalue) if ours + plain else None
 
 
-def page(cells: Path, sets: Sequence[str], seeds: int, picture: str = "") -> str:
+def page(cells: Path, sets: Sequence[str], seeds: int | None, picture: str = "") -> str:
     """The text of ``docs/results.md``."""
     parts = [
         "# The poster's tables, with our networks",
@@ -114,7 +114,7 @@ def _other_masters(cells: Path, data: str) -> list[str]:
     return found
 
 
-def _set(cells: Path, data: str, seeds: int) -> list[str]:
+def _set(cells: Path, data: str, seeds: int | None) -> list[str]:
     found = _lines(cells, data)
     parts = [f"## {TITLES[data]}", *_networks(cells, data)]
     for table, title in TABLES.items():
@@ -228,7 +228,7 @@ def _panel(axis: Any, data: str, lines: list[Line], names: list[str]) -> dict[st
     return marks
 
 
-def write(cells: Path, sets: Sequence[str], seeds: int, docs: Path) -> Path:
+def write(cells: Path, sets: Sequence[str], seeds: int | None, docs: Path) -> Path:
     """Write ``results.md`` and ``results.png`` into ``docs``; gives the page's path.
 
     Raises:

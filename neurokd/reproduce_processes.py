@@ -40,14 +40,14 @@ class Cells:
 
 
 def reproduce_in_processes(
-    cells: Cells, data: str, seeds: int, processes: int, tell: Callable[[str], None] = print
+    cells: Cells, data: str, seeds: int | None, processes: int, tell: Callable[[str], None] = print
 ) -> Failed:
     """:func:`neurokd.reproduce.reproduce` on several processes at once, a data set and seed each.
 
     Args:
         cells: Which and where.
         data: A data set, or ``all``.
-        seeds: Seeds 0 to ``seeds - 1``.
+        seeds: As :func:`neurokd.reproduce.reproduce`.
         processes: At most so many; each gets an even share of the processor's cores as threads, and with the number of
             threads the last bits of sums change.
         tell: Called with a line for each cell, when its data set and seed are finished.

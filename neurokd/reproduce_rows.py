@@ -10,6 +10,8 @@ from deploy.errors import ConfigError
 from neurokd.recipes import WITH_LABELS
 
 SETS: Final = ("mnist", "fashion-mnist", "cifar10")
+#: How many seeds a data set has where none are asked for.
+SEEDS: Final = {"mnist": 5, "fashion-mnist": 5, "cifar10": 3, "digits": 5}
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,23 @@ class Job:
     seed: int
 
 
-def jobs(table: str, data: str, seeds: int) -> Iterator[Job]:
+def seeds_of(data: str, seeds: int | None) -> range:
+    """Seeds 0 to ``seeds - 1``, or the data set's own :data:`SEEDS`.
+
+    Raises:
+        ConfigError: no seeds.
+    """
+    if seeds is not None and seeds < 1:
+        raise ConfigError("a grid needs seeds", where="--seeds", got=seeds, allowed="1 or more")
+    return range(SEEDS[data] if seeds is None else seeds)
+
+
+def jobs(table: str, data: str, seeds: int | None) -> Iterator[Job]:
     """The cells of a grid, seed after seed, masters before their pupils.
 
     Raises:
         ConfigError: unknown table or set, or no seeds.
     """
-    if seeds < 1:
-        raise ConfigError("a grid needs seeds", where="--seeds", got=seeds, allowed="1 or more")
-    rows, names = rows_of(table), sets_of(data)
-    return (Job(name, row, seed) for seed in range(seeds) for name in names for row in rows)
+    rows, wanted = rows_of(table), {name: seeds_of(name, seeds) for name in sets_of(data)}
+    last = max(len(own) for own in wanted.values())
+    return (Job(name, row, seed) for seed in range(last) for name, own in wanted.items() if seed in own for row in rows)

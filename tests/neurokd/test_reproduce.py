@@ -205,6 +205,13 @@ def test_what_is_not_there_is_refused(options: dict[str, Any], message: str) -> 
         list(reproduce_rows.jobs(**{"table": "all", "data": "digits", "seeds": 1, **options}))
 
 
+def test_without_a_number_a_set_has_as_many_seeds_as_its_goals_ask_for() -> None:
+    found = list(reproduce_rows.jobs("1", "all", None))
+    seeds = {data: {job.seed for job in found if job.data == data} for data in reproduce_rows.SETS}
+    assert seeds == {"mnist": set(range(5)), "fashion-mnist": set(range(5)), "cifar10": set(range(3))}
+    assert [job.seed for job in found] == sorted(job.seed for job in found)
+
+
 def test_mcnemar_of_known_counts() -> None:
     ours, plain = np.array([1] * 15 + [0] * 5 + [1] * 80, bool), np.array([0] * 15 + [1] * 5 + [1] * 80, bool)
     assert reproduce_page.mcnemar([(ours, plain)]) == pytest.approx(0.04139, abs=1e-4)  # binomial, 15 of 20
