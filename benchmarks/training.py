@@ -4,11 +4,12 @@ A step is forward, loss, backward and Adam (torch's fused one for all), batch 12
 network: LIF with beta 0.9, reset to 0 with gradient, atan, biases, no batch norm (with one, the loop's norms see one
 step at a time and are another computation; timed as rows without a goal). Every contender is a process of its own; they
 take turns, a step unmeasured and then some measured, and a ratio is taken within a round: median, lowest and highest of
-the rounds. Gradients of ours and of the loop are compared before.
+the rounds. Gradients of ours and of the loop are compared before. Peak memory is that of a process after a few steps.
 
 Contenders: ``ours``; ``ours, bfloat16``; ``snntorch``, the loop as its tutorials have it; ``snntorch, tuned``, with the
 first layer's current computed once an image and our allocator settings, the best a loop gets; SpikingJelly's multi-step
-mode from the environment that NEUROKD_SPIKINGJELLY_PYTHON (or --spikingjelly) names.
+mode from the environment that NEUROKD_SPIKINGJELLY_PYTHON (or --spikingjelly) names. Without units for bfloat16 ours
+trains in float32, and nothing is measured under its name.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from benchmarks import training_runs
 from benchmarks.clock import rounded
 from benchmarks.rows import Row, Value, versions, write
 from benchmarks.training_worker import SEED, B, T
+from neurokd.precision import has_bfloat16
 
 COMMAND: Final = "python -m benchmarks.training"
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -48,9 +50,11 @@ GOALS: Final = {
 }
 LOOP: Final = "snntorch"
 JELLY: Final = "SpikingJelly"
-PLAIN: Final = ("ours", "ours, bfloat16", LOOP, "snntorch, tuned", JELLY)
+OURS: Final = ("ours", "ours, bfloat16")
+PLAIN: Final = (*OURS, LOOP, "snntorch, tuned", JELLY)
 NORMED: Final = ("ours, norm", "ours, bfloat16, norm", "snntorch, norm")
 GRADIENT: Final = "<= 1e-4"
+MEMORY_STEPS: Final = 4
 
 
 def row(case: str, metric: str, value: Value, unit: str = "", goal: str = "") -> Row:
@@ -99,9 +103,15 @@ class Contender:
         self.process.wait(60)
 
 
-def race(names: Sequence[str], spec: str, rounds: int, steps: int, jelly: str) -> tuple[Any, Any]:
-    """Median seconds of a step in every round, and peak memory, by contender."""
-    contenders = [Contender(name, spec, jelly) for name in names if name != JELLY or jelly]
+def there(names: Sequence[str], jelly: str) -> list[str]:
+    """The contenders that this machine has."""
+    absent = {JELLY: not jelly, "bfloat16": not has_bfloat16("cpu")}
+    return [name for name in names if not any(word in name and gone for word, gone in absent.items())]
+
+
+def race(names: Sequence[str], spec: str, rounds: int, steps: int, jelly: str) -> dict[str, list[float]]:
+    """Median seconds of a step in every round, by contender."""
+    contenders = [Contender(name, spec, jelly) for name in there(names, jelly)]
     try:
         for contender in contenders:
             contender.ask("steps 2")
@@ -110,35 +120,35 @@ def race(names: Sequence[str], spec: str, rounds: int, steps: int, jelly: str) -
             for contender in contenders:
                 time.sleep(0.02)  # OpenMP's threads of the turn before come to rest
                 seconds[contender.name].append(statistics.median(contender.ask(f"steps {steps + 1}")[1:]))
-        return seconds, {contender.name: contender.ask("memory") for contender in contenders}
+        return seconds
     finally:
         for contender in contenders:
             contender.close()
 
 
 def network(key: str, jelly: str) -> list[Row]:
-    """One network: gradients, times, memory."""
+    """One network: gradients and times."""
     spec, (rounds, steps) = NETWORKS[key], ROUNDS[key]
     case = f"{spec}, batch {B}, T = {T}"
     checked = _checked(spec)
-    seconds, memory = race(PLAIN, spec, rounds, steps, jelly)
-    normed, _ = race(NORMED, spec, max(3, rounds // 3), steps, jelly)
+    seconds = race(PLAIN, spec, rounds, steps, jelly)
+    normed = race(NORMED, spec, max(3, rounds // 3), steps, jelly)
     found = [
         row(case, "spikes unlike the snntorch loop's, weights on a grid", checked["differing"], "", "== 0"),
         row(case, "largest difference of a gradient to the loop's", checked["gradient"], "of the largest", GRADIENT),
         *(row(case, f"{n}: a step", 1e3 * statistics.median(s), "ms") for n, s in {**seconds, **normed}.items()),
     ]
-    for name in ("ours", "ours, bfloat16"):
+    for name in there(OURS, jelly):
         found += _ratio(case, f"{name}: faster than the snntorch loop", seconds, LOOP, name, GOALS[key].get(name, ""))
         found += _ratio(case, f"{name}: faster than the tuned loop", seconds, "snntorch, tuned", name)
         with_norm = f"{name}, norm"
         found += _ratio(case, f"{with_norm}: faster than the loop with norms", normed, "snntorch, norm", with_norm)
     if jelly:
-        found += _ratio(case, "ours: faster than SpikingJelly", seconds, JELLY, "ours", ">= 1")
-        found += _ratio(case, "ours, bfloat16: faster than SpikingJelly", seconds, JELLY, "ours, bfloat16")
+        for name in there(OURS, jelly):
+            found += _ratio(case, f"{name}: faster than SpikingJelly", seconds, JELLY, name, ">= 1" * (name == "ours"))
     else:
         found.append(row(case, "ours: faster than SpikingJelly", f"not measured: {VARIABLE} is not set", "x", ">= 1"))
-    return found + _memory(case, memory)
+    return found
 
 
 def _checked(spec: str) -> dict[str, Any]:
@@ -156,12 +166,31 @@ def _ratio(
     return [row(case, metric, statistics.median(ratios), "x", goal), row(case, f"{metric}, rounds", spread, "x")]
 
 
+def memory() -> list[Row]:
+    """Peak memory of every network's contenders, one after the other."""
+    found = []
+    for spec in NETWORKS.values():
+        measured = {name: _peaks(name, spec) for name in there((*OURS, LOOP, "snntorch, tuned"), "")}
+        found += _memory(f"{spec}, batch {B}, T = {T}", measured)
+    return found
+
+
+def _peaks(name: str, spec: str) -> list[float]:
+    contender = Contender(name, spec, "")
+    try:
+        contender.ask(f"steps {MEMORY_STEPS}")
+        peaks: list[float] = contender.ask("memory")
+        return peaks
+    finally:
+        contender.close()
+
+
 def _memory(case: str, memory: Mapping[str, list[float]]) -> list[Row]:
     found = []
     for place, since in enumerate(("import", "loading")):
         for name, megabytes in memory.items():
             found.append(row(case, f"{name}: peak memory since {since}", megabytes[place], "MB"))
-        for name in ("ours", "ours, bfloat16"):
+        for name in (name for name in OURS if name in memory):
             share = memory[name][place] / memory[LOOP][place]
             found.append(row(case, f"{name}: peak memory since {since}, share of the loop's", share, "x", "<= 0.6"))
     return found
@@ -175,12 +204,13 @@ def rates() -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write ``benchmarks/results/training.json``, print; fails where a gradient or spike differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=[*NETWORKS, "runs"], help="only these (default: all)")
+    parser.add_argument("--only", nargs="*", choices=[*NETWORKS, "memory", "runs"], help="only these (default: all)")
     parser.add_argument("--spikingjelly", default=os.environ.get(VARIABLE, ""), help="Python that has SpikingJelly")
     parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     options = parser.parse_args(arguments)
     parts: dict[str, Callable[[], list[Row]]] = {
-        **{key: lambda key=key: network(key, options.spikingjelly) for key in NETWORKS}, "runs": rates,  # type: ignore[misc]
+        **{key: lambda key=key: network(key, options.spikingjelly) for key in NETWORKS},   # type: ignore[misc]
+        "memory": memory, "runs": rates,
     }  # fmt: skip
     failed = False
     for name in options.only or parts:
