@@ -1,9 +1,10 @@
 """The best student found under a budget of synaptic operations or modelled energy.
 
 Each way of saving is tried, fine-tuned with the SAT loss on, and measured on the validation images; the most accurate
-one that keeps the budget wins. The ways: pruning weights over all layers, or the same share in each; removing neurons
-and channels (the exported network is smaller), half by each, and pruning with a penalty on spikes where hidden spikes
-cost a part worth it.
+one that keeps the budget wins. Where fine-tuning is long, every way gets a quarter of it, and then the best two all of
+it, from their start. The ways: pruning weights over all layers, or the same share in each; removing neurons and
+channels (the exported network is smaller), half by each, and pruning with a penalty on spikes where hidden spikes cost
+a part worth it.
 """
 
 from __future__ import annotations
@@ -41,10 +42,13 @@ PROFILED: Final = 500  # validation images an energy is modelled on
 PENALTY: Final = 0.3  # weight of the activity penalty, tried where hidden spikes cause a fifth of the synops
 WORTH_A_PENALTY: Final = 0.2
 MARGIN: Final = 0.98  # pruned to a little less, since fine-tuning moves the spike rates
+LONG: Final = 8  # epochs from which on ways are tried with fewer first
+SHORTER: Final = 4  # how many times fewer
+FINALISTS: Final = 2
 MENDS: Final = 3  # further prunings, with one epoch each, where a student is still above the budget
 
 What = Literal["synops", "energy"]
-Cost = Callable[[QuantizedNetwork], float]
+Way = Callable[[float], QuantizedNetwork]
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Tried:
         validation: Accuracy in percent.
         fits: Whether the budget is kept.
         spec: Of the network; weights: its weights that are not 0.
+        epochs: Passes it was fine-tuned for.
     """
 
     how: str
@@ -100,6 +105,7 @@ class Tried:
     fits: bool
     spec: str
     weights: int
+    epochs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,19 +177,8 @@ class _Search:
         self.limit = self.budget.share * self.start
 
     def go(self) -> Found:
-        ways: dict[str, Callable[[float], QuantizedNetwork]] = {
-            "weights": self._weights, "evenly": self._evenly, "neurons": self._neurons, "both": self._both,
-        }  # fmt: skip
-        if len(self.student.spiking_layers()) < 2:
-            ways = {"weights": self._weights}
-        if self._hidden_share() >= WORTH_A_PENALTY:
-            ways["quiet"] = self._weights
-        found: dict[str, QuantizedNetwork] = {}
-        tried = []
-        for name, way in ways.items():
-            found[name] = self._tuned(name, way)
-            tried.append(self._measured(name, found[name]))
-        good = [one for one in tried if one.fits]
+        tried, found = self._rounds(self._ways())
+        good = [one for one in tried if one.fits and one.how in found]
         if not good:
             raise TrainingError(
                 "no student keeps the budget", where=self.student.spec_text,
@@ -195,6 +190,31 @@ class _Search:
         network = found[best.how]
         test = accuracy(network, Feed(self.data.test, self.encoding))
         return Found(network, test, best.validation, self.start, self.limit, best.how, tuple(tried))
+
+    def _ways(self) -> dict[str, Way]:
+        ways: dict[str, Way] = {
+            "weights": self._weights, "evenly": self._evenly, "neurons": self._neurons, "both": self._both,
+        }  # fmt: skip
+        if len(self.student.spiking_layers()) < 2:
+            ways = {"weights": self._weights}
+        if self._hidden_share() >= WORTH_A_PENALTY:
+            ways["quiet"] = self._weights
+        return ways
+
+    def _rounds(self, ways: dict[str, Way]) -> tuple[list[Tried], dict[str, QuantizedNetwork]]:
+        """All ways as tried, and the networks of those that were fine-tuned for all epochs."""
+        epochs = self.stage.epochs
+        if epochs < LONG or len(ways) <= FINALISTS:
+            return self._all(ways, epochs)
+        first, _ = self._all(ways, epochs // SHORTER)
+        first.sort(key=lambda one: (one.fits, one.validation), reverse=True)
+        tried, found = self._all({one.how: ways[one.how] for one in first[:FINALISTS]}, epochs)
+        return [*tried, *first[FINALISTS:]], found
+
+    def _all(self, ways: dict[str, Way], epochs: int) -> tuple[list[Tried], dict[str, QuantizedNetwork]]:
+        """Every way, fine-tuned for so many epochs."""
+        found = {name: self._tuned(name, way, epochs) for name, way in ways.items()}
+        return [self._measured(name, network, epochs) for name, network in found.items()], found
 
     def cost(self, network: QuantizedNetwork) -> float:
         """Synops or modelled joules a validation image."""
@@ -234,12 +254,13 @@ class _Search:
 
     # Fine-tuning --------------------------------------------------------------------------------------------------
 
-    def _tuned(self, name: str, way: Callable[[float], QuantizedNetwork]) -> QuantizedNetwork:
+    def _tuned(self, name: str, way: Way, epochs: int) -> QuantizedNetwork:
         """A way's student, fine-tuned and under the budget if that can be had."""
         aim = MARGIN * self.budget.share * self.synops
         network = way(aim)
         loss = f"{self.stage.loss}+activity:{PENALTY}" if name == "quiet" else self.stage.loss
-        stage = dataclasses.replace(self.stage, loss=loss)
+        stage = dataclasses.replace(self.stage, loss=loss, epochs=epochs)
+        name = name if epochs == self.stage.epochs else f"{name} in {epochs}"
         self._tune(network, stage, name)
         for mend in range(MENDS):
             cost = self.cost(network)
@@ -260,12 +281,12 @@ class _Search:
         chip = self.grids.get("chip", "loihi2")
         return {"chip": chip, **self.how}
 
-    def _measured(self, name: str, network: QuantizedNetwork) -> Tried:
+    def _measured(self, name: str, network: QuantizedNetwork, epochs: int) -> Tried:
         cost = self.cost(network)
         with torch.no_grad():
             weights = sum(int((layer.integer_weights() != 0).sum()) for layer in network.quantized_layers())
         reached = accuracy(network, self.feed)
-        return Tried(name, cost, reached, cost <= self.limit, network.spec_text, weights)
+        return Tried(name, cost, reached, cost <= self.limit, network.spec_text, weights, epochs)
 
 
 def modelled_energy(network: QuantizedNetwork, data: Dataset, encoding: Encoding) -> float:

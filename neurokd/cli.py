@@ -249,7 +249,8 @@ def quantize(
         kept = "kept" if one["fits"] else "missed"
         console.print(
             f"  {one['how']:<10}{one['validation']:.2f} % on validation, {one['cost']:.4g} of {facts['limit']:.4g} "
-            f"{facts['budget']} a sample ({kept}), {one['weights']:,} weights, {one['spec']}", highlight=False,
+            f"{facts['budget']} a sample ({kept}), {one['weights']:,} weights, {one['spec']}, "
+            f"{one.get('epochs', facts['epochs'])} epochs", highlight=False,
         )  # fmt: skip
 
 

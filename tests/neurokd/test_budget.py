@@ -149,7 +149,9 @@ def test_half_the_synops_cost_little(digits: Dataset, students: dict[str, Spikin
     found = under_budget(student, digits, ENCODING, stage, Budget("synops", 0.5), checkpoint_dir=tmp_path)
     assert counted(found.network, digits) <= found.limit == 0.5 * found.start
     assert {one.how for one in found.tried} >= {"weights", "evenly", "neurons", "both"}
-    best = max(one.validation for one in found.tried if one.fits)
+    assert sorted(one.epochs for one in found.tried) == [2] * (len(found.tried) - 2) + [8, 8]
+    assert {one.how for one in found.tried if one.epochs == 8} >= {found.how}
+    best = max(one.validation for one in found.tried if one.fits and one.epochs == 8)
     assert found.validation == best == accuracy(found.network, Feed(digits.validation, ENCODING))
     assert found.validation > accuracy(to_integers(student), Feed(digits.validation, ENCODING)) - 4
     assert found.accuracy == accuracy(found.network, Feed(digits.test, ENCODING))
