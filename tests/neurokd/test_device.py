@@ -83,7 +83,7 @@ def test_the_loop_of_other_devices_computes_the_same(spec: str, monkeypatch: pyt
         if not fused:
             monkeypatch.setattr(SpikingLayer, "_fuses_norm", lambda *_: False)
             monkeypatch.setattr(scans, "scan", lambda *a: scans._loop(*a))
-            monkeypatch.setattr("neurokd.neurons.scan", lambda *a: scans._loop(*a))
+            monkeypatch.setattr("neurokd.functional.scan", lambda *a: scans._loop(*a))
         network = build(spec, steps=4, seed=2).train()
         sat = network.sat(x)
         sat.square().sum().backward()
