@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deploy.cli_options import guarded
 from deploy.errors import ConfigError
+from neurokd.cli_options import Data, Device, File, Out, Root, Seed, Set, grid_config, grouped, make_config, parsed
 
 if TYPE_CHECKING:
     from neurokd.config import Config
@@ -31,87 +32,12 @@ app = typer.Typer(
 )
 console = Console()
 
-Data = Annotated[str, typer.Option("--data", help="digits, mnist, fashion-mnist or cifar10.")]
-Root = Annotated[Path | None, typer.Option("--data-root", help="Folder with the data files (digits need none).")]
-Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<data>.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
-File = Annotated[Path | None, typer.Option("--config", help="Start from this config.toml instead of the defaults.")]
-Device = Annotated[
-    str,
-    typer.Option("--device", callback=lambda name: _use(name), help="auto (a GPU where there is one), cpu or cuda."),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change one value: --set training.student.epochs=5 (repeatable)."),
-]
-
-
-def make_config(
-    data: str, root: Path | None, out: Path | None, seed: int, file: Path | None, changes: list[str] | None
-) -> Config:
-    """The configuration of a command line: the run folder's own if it has one, else defaults, else ``--config``.
-
-    Raises:
-        ConfigError: unknown or ill-typed values.
-    """
-    from neurokd.config import Config
-
-    folder = out or Path(f"runs/{data or 'digits'}")
-    kept = folder / "config.toml"
-    if kept.is_file() and file is None and not changes and not data:
-        config = Config.load(kept)
-    else:
-        config = Config.load(file) if file is not None else Config.default(data or "digits")
-        config = config.override({"seed": seed, **_parsed(changes or [])})
-    places = {"out": str(out or f"runs/{config.data}")}
-    if root is not None:
-        places["data_root"] = str(root)
-    config = config.override(places)
-    if not _grouped():
-        return config
-    from neurokd import parallel
-
-    config = parallel.shared(config)
-    return config.override({"out": str(parallel.private_folder(Path(config.out)))})
-
-
-def _grouped() -> bool:
-    """Whether torchrun started this process as one of several."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _use(name: str) -> str:
-    """Choose the device; torch is not imported for the choice that is made anyway."""
-    if name != "auto" or "neurokd.device" in sys.modules:
-        from neurokd import device
-
-        device.use(name)
-    return name
-
-
-def _parsed(changes: list[str]) -> dict[str, Any]:
-    """``key=value`` texts; values are TOML where they are TOML, else plain text."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    found: dict[str, Any] = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise ConfigError("a change is not KEY=VALUE", where="--set", got=change, allowed="--set encoding.steps=6")
-        try:
-            found[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key] = text
-    return found
-
 
 def _stages(config: Config, work: Callable[[Run], Any]) -> Any:
     from neurokd.bars import Bars
     from neurokd.pipeline import Run
 
-    quiet = _grouped() and os.environ["RANK"] != "0"
+    quiet = grouped() and os.environ["RANK"] != "0"
     with Bars(Console(stderr=True, quiet=quiet)) as bars:
         return work(Run(config, bars))
 
@@ -289,7 +215,7 @@ def reproduce(
     from neurokd.reproduce_processes import Cells, reproduce_in_processes
     from neurokd.reproduce_rows import sets_of
 
-    names, config = sets_of(data), partial(grid_config, _parsed(change or []), data_root)
+    names, config = sets_of(data), partial(grid_config, parsed(change or []), data_root)
     tell = partial(console.print, highlight=False)
     if processes == 1:
         with Bars(Console(stderr=True)) as bars:
@@ -301,14 +227,6 @@ def reproduce(
     console.print(f"page  {reproduce_page.write(out, names, seeds, docs)}", highlight=False, soft_wrap=True)
     if failed:
         raise failed[0][1]
-
-
-def grid_config(changes: dict[str, Any], data_root: Path | None, name: str, seed: int) -> Config:
-    """The configuration of a data set and seed of the grid."""
-    from neurokd.config import Config
-
-    made = Config.default(name).override({"seed": seed, **changes})
-    return made if data_root is None else made.override({"data_root": str(data_root)})
 
 
 @app.command("data")
@@ -360,7 +278,7 @@ def _together() -> None:
 
 def main() -> None:
     """Entry point of ``neurokd``."""
-    sys.exit(guarded(_together if _grouped() else app))
+    sys.exit(guarded(_together if grouped() else app))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from deploy.errors import ConfigError  # noqa: E402
-from neurokd.cli import make_config  # noqa: E402
+from neurokd.cli_options import make_config  # noqa: E402
 
 SMALL = [
     "--set", "networks.teacher=64-24-10", "--set", "networks.assistant=64-16-10", "--set", "networks.student=64-12-10",

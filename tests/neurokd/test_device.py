@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deploy.errors import ConfigError  # noqa: E402
-from neurokd import cli, device  # noqa: E402
+from neurokd import cli_options, device  # noqa: E402
 from neurokd.network import build  # noqa: E402
 
 
@@ -45,8 +45,8 @@ def test_no_gpu_and_no_such_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no such device"):
         device.use("tpu")
     with pytest.raises(ConfigError, match="there is no GPU"):
-        cli._use("cuda")
-    assert cli._use("cpu") == "cpu"
+        cli_options.use_device("cuda")
+    assert cli_options.use_device("cpu") == "cpu"
     assert device._wanted == "cpu"
 
 

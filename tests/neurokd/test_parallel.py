@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
-from neurokd import cli, parallel  # noqa: E402
+from neurokd import cli, cli_options, parallel  # noqa: E402
 from neurokd.checkpoint import digest  # noqa: E402
 from neurokd.config_parts import StageConfig  # noqa: E402
 from neurokd.data import Dataset, Split, load  # noqa: E402
@@ -162,7 +162,7 @@ def test_commands_for_one_process(command: str, monkeypatch: pytest.MonkeyPatch)
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     assert parallel.launched()
-    assert cli._grouped()
+    assert cli_options.grouped()
     monkeypatch.setattr(sys, "argv", ["neurokd", command])
     with pytest.raises(ConfigError, match="this command is for one process"):
         cli._together()

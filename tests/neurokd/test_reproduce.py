@@ -16,7 +16,7 @@ from deploy.errors import ConfigError, NeurokdError  # noqa: E402
 from deploy.files import read_json, write_json  # noqa: E402
 from neurokd import reproduce as grid  # noqa: E402
 from neurokd import reproduce_page, reproduce_processes, reproduce_rows  # noqa: E402
-from neurokd.cli import grid_config  # noqa: E402
+from neurokd.cli_options import grid_config  # noqa: E402
 from neurokd.config import Config  # noqa: E402
 
 pytestmark = pytest.mark.train
