@@ -61,6 +61,7 @@ def binomial(least: int, count: int) -> float:
 
 
 def mean_accuracy(found: list[Cell]) -> float:
+    """Percent, over the cells."""
     return mean(c["accuracy"] for c in found)
 
 

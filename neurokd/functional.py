@@ -149,6 +149,7 @@ def cuba_lif(
         surrogate: as in :func:`lif`.
         detach_reset: as in :func:`lif`.
         fused: False takes the plain torch loop.
+        spikes: as in :func:`lif`.
 
     Returns:
         spikes [T, B, *shape], i and v after the last step [B, *shape].
