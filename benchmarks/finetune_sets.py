@@ -98,12 +98,12 @@ SETS: Final[dict[str, Setup]] = {
     "fashion-mnist": _IMAGE_28,
     "cifar10": Setup(
         networks={role: RECIPES["cifar10"]["networks"][role] for role in ("teacher", "assistant", "student")},
-        epochs={"tune": 3},
+        epochs={"tune": 8},
         bits=RECIPES["cifar10"]["encoding"]["bits"],
         steps=RECIPES["cifar10"]["encoding"]["steps"],
         views=RECIPES["cifar10"]["training"]["student"]["views"],
         shift=RECIPES["cifar10"]["training"]["student"]["shift"],
         flip=RECIPES["cifar10"]["training"]["student"]["flip"],
-        rows={"teacher": "teacher", "assistant": "labels-t-ta", "student": "labels-t-s"},
+        rows={"teacher": "teacher", "assistant": "t-ta", "student": "start-t-ta-s"},
     ),
 }

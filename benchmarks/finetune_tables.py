@@ -63,7 +63,7 @@ def cost_table(grid: Grid) -> list[str]:
 
 def tried_table(grid: Grid) -> list[str]:
     """Ways of saving, as the search measured them on validation images."""
-    lines = _head(["", "budget", "way", "validation accuracy", "within the budget", "won"])
+    lines = _head(["", "budget", "way", "epochs", "validation accuracy", "within the budget", "won"])
     for data in grid.sets():
         for bits, share in BUDGETS:
             found = grid.of(data, f"b{bits}-synops{round(100 * share)}")
@@ -71,8 +71,9 @@ def tried_table(grid: Grid) -> list[str]:
                 tried = [(c, one) for c in found for one in c["tried"] if one["how"] == how]
                 kept, won = sum(one["fits"] for _, one in tried), sum(c["won"] == how for c, _ in tried)
                 reached = f"{mean(one['validation'] for _, one in tried):.2f} %"
-                facts = [f"{share:g} of the synops, {bits} bits", how, reached, f"{kept} of {len(tried)}", f"{won}"]
-                lines.append(_line(grid.title(data), facts))
+                epochs = ", ".join(map(str, sorted({one.get("epochs", c["setup"]["epochs"]) for c, one in tried})))
+                facts = [f"{share:g} of the synops, {bits} bits", how, epochs, reached, f"{kept} of {len(tried)}"]
+                lines.append(_line(grid.title(data), [*facts, f"{won}"]))
     return lines
 
 

@@ -2,9 +2,9 @@
 
 Each way of saving is tried, fine-tuned with the SAT loss on, and measured on the validation images; the most accurate
 one that keeps the budget wins. Where fine-tuning is long, every way gets a quarter of it, and then the best two all of
-it, from their start. The ways: pruning weights over all layers, or the same share in each; removing neurons and
-channels (the exported network is smaller), half by each, and pruning with a penalty on spikes where hidden spikes cost
-a part worth it.
+it, from their start. The ways: pruning weights over all layers, the same share in each, or of each layer as much as the
+output minds least; removing neurons and channels (the exported network is smaller), half by each, and pruning with a
+penalty on spikes where hidden spikes cost a part worth it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 import torch
 
-from deploy import simulator
 from deploy.errors import ConfigError, TrainingError
-from deploy.lower import lower
-from deploy.place import place
-from deploy.profile import profile
 from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset
 from neurokd.encoding import Encoding
-from neurokd.export import to_graph
+from neurokd.energy import modelled_energy
 from neurokd.feed import Feed, accuracy
 from neurokd.loop import FitResult
 from neurokd.network import SpikingNetwork
-from neurokd.prune import prune_evenly, prune_weights, shrink, synops, worths
+from neurokd.prune import prune_evenly, prune_weights, synops, worths
 from neurokd.quantize import tune
 from neurokd.quantized import QuantizedNetwork
 from neurokd.rounding import to_integers
+from neurokd.sensitivity import prune_by_sensitivity
+from neurokd.shrink import shrink
 
-#: Energies of Loihi 2 are not published; shares of the start are modelled with Loihi 1's.
-ENERGY_CHIP: Final = "loihi1"
-PROFILED: Final = 500  # validation images an energy is modelled on
 PENALTY: Final = 0.3  # weight of the activity penalty, tried where hidden spikes cause a fifth of the synops
 WORTH_A_PENALTY: Final = 0.2
 MARGIN: Final = 0.98  # pruned to a little less, since fine-tuning moves the spike rates
@@ -49,6 +43,8 @@ MENDS: Final = 3  # further prunings, with one epoch each, where a student is st
 
 What = Literal["synops", "energy"]
 Way = Callable[[float], QuantizedNetwork]
+#: How a fine-tuned student that is still above the budget loses more weights, where that is not the same in each layer.
+_MORE: Final = {"weights": prune_weights, **dict.fromkeys(("sensitivity", "both", "quiet"), prune_by_sensitivity)}
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ class Tried:
     """One way of saving.
 
     Attributes:
-        how: ``weights``, ``evenly``, ``neurons``, ``both`` or ``quiet``.
+        how: ``weights``, ``evenly``, ``sensitivity``, ``neurons``, ``both`` or ``quiet``.
         cost: Synops, or modelled joules, a validation image.
         validation: Accuracy in percent.
         fits: Whether the budget is kept.
@@ -170,6 +166,7 @@ class _Search:
     how: dict[str, Any]
 
     def __post_init__(self) -> None:
+        self.aims: dict[str, float] = {}  # synops a way prunes to before it is fine-tuned
         self.feed = Feed(self.data.validation, self.encoding)
         self.start_network = to_integers(self.student, **self.grids)
         self.synops = synops(self.start_network, self.feed)
@@ -177,7 +174,9 @@ class _Search:
         self.limit = self.budget.share * self.start
 
     def go(self) -> Found:
-        tried, found = self._rounds(self._ways())
+        ways = self._ways()
+        self.aims.update(dict.fromkeys(ways, MARGIN * self.budget.share * self.synops))
+        tried, found = self._rounds(ways)
         good = [one for one in tried if one.fits and one.how in found]
         if not good:
             raise TrainingError(
@@ -193,12 +192,13 @@ class _Search:
 
     def _ways(self) -> dict[str, Way]:
         ways: dict[str, Way] = {
-            "weights": self._weights, "evenly": self._evenly, "neurons": self._neurons, "both": self._both,
+            "weights": self._weights, "evenly": self._evenly, "sensitivity": self._sensitivity,
+            "neurons": self._neurons, "both": self._both,
         }  # fmt: skip
         if len(self.student.spiking_layers()) < 2:
             ways = {"weights": self._weights}
         if self._hidden_share() >= WORTH_A_PENALTY:
-            ways["quiet"] = self._weights
+            ways["quiet"] = ways.get("sensitivity", self._weights)
         return ways
 
     def _rounds(self, ways: dict[str, Way]) -> tuple[list[Tried], dict[str, QuantizedNetwork]]:
@@ -241,12 +241,17 @@ class _Search:
         prune_evenly(network, self.feed, aim)
         return network
 
+    def _sensitivity(self, aim: float) -> QuantizedNetwork:
+        network = to_integers(self.student, **self.grids)
+        prune_by_sensitivity(network, self.feed, aim)
+        return network
+
     def _neurons(self, aim: float) -> QuantizedNetwork:
         return to_integers(self._smaller(aim), **self.grids)
 
     def _both(self, aim: float) -> QuantizedNetwork:
         network = to_integers(self._smaller(math.sqrt(aim * self.synops)), **self.grids)
-        prune_weights(network, self.feed, aim)
+        prune_by_sensitivity(network, self.feed, aim)
         return network
 
     def _smaller(self, aim: float) -> SpikingNetwork:
@@ -255,21 +260,21 @@ class _Search:
     # Fine-tuning --------------------------------------------------------------------------------------------------
 
     def _tuned(self, name: str, way: Way, epochs: int) -> QuantizedNetwork:
-        """A way's student, fine-tuned and under the budget if that can be had."""
-        aim = MARGIN * self.budget.share * self.synops
-        network = way(aim)
+        """A way's student, fine-tuned and under the budget if that can be had; the aim that took is remembered."""
+        network = way(self.aims[name])
         loss = f"{self.stage.loss}+activity:{PENALTY}" if name == "quiet" else self.stage.loss
         stage = dataclasses.replace(self.stage, loss=loss, epochs=epochs)
-        name = name if epochs == self.stage.epochs else f"{name} in {epochs}"
-        self._tune(network, stage, name)
+        folder = name if epochs == self.stage.epochs else f"{name} in {epochs}"
+        self._tune(network, stage, folder)
         for mend in range(MENDS):
             cost = self.cost(network)
             if cost <= self.limit:
-                return network
-            aim *= MARGIN * self.limit / cost
-            prune_weights(network, self.feed, min(aim, MARGIN * self.limit / cost * synops(network, self.feed)))
+                break
+            less = MARGIN * self.limit / cost
+            self.aims[name] *= less
+            _MORE.get(name, prune_evenly)(network, self.feed, less * synops(network, self.feed))
             again = dataclasses.replace(stage, epochs=1, lr=stage.lr / 3)
-            self._tune(network, again, f"{name}-{mend + 1}")
+            self._tune(network, again, f"{folder}-{mend + 1}")
         return network
 
     def _tune(self, network: QuantizedNetwork, stage: StageConfig, name: str) -> FitResult:
@@ -287,15 +292,3 @@ class _Search:
             weights = sum(int((layer.integer_weights() != 0).sum()) for layer in network.quantized_layers())
         reached = accuracy(network, self.feed)
         return Tried(name, cost, reached, cost <= self.limit, network.spec_text, weights, epochs)
-
-
-def modelled_energy(network: QuantizedNetwork, data: Dataset, encoding: Encoding) -> float:
-    """Dynamic energy in joules of a validation image: events counted on the simulator, constants of Loihi 1."""
-    program = lower(to_graph(network, encoding.kind), network.chip)
-    rows = np.arange(min(PROFILED, len(data.validation)))
-    spikes = encoding.encode(data.validation.images[rows], rows)
-    lead = spikes.shape[:1] if encoding.kind == "direct" else spikes.shape[:2]
-    trace = simulator.run(program, spikes.reshape(*lead, *program.input.shape), steps=encoding.steps)
-    energy = profile(program, trace, ENERGY_CHIP, place(program, network.chip)).energy.mean
-    assert energy is not None, "Loihi 1's energies are published"
-    return energy

@@ -29,6 +29,7 @@ from deploy.runfolder import NIR, PROGRAM, STUDENT_SPIKES, TEST_SPIKES, Samples,
 from deploy.trace import Trace, by_class, concatenate
 from deploy.verify import compare, verify
 from neurokd import networks
+from neurokd.energy import ENERGY_CHIP
 from neurokd.export import export
 from neurokd.feed import Batch, Feed
 from neurokd.from_nir import from_nir
@@ -36,7 +37,6 @@ from neurokd.pipeline import Facts, Run
 from neurokd.progress import ProgressEvent
 from neurokd.quantized import QuantizedNetwork
 
-ENERGY_CHIP: Final = "loihi1"  # Loihi 2's energies are not published
 RECORDED_SAMPLES: Final = 256
 BATCH: Final = 500
 PACKAGES: Final = ("neurokd", "numpy", "numba", "nir", "torch", "snntorch", "lava-nc")

@@ -20,6 +20,7 @@ from deploy.place import place
 from deploy.profile import profile
 from deploy.program import Program
 from deploy.runfolder import PROGRAM
+from neurokd.energy import ENERGY_CHIP
 from neurokd.export import to_graph
 from neurokd.pipeline import Facts, Run
 from neurokd.rounding import to_integers
@@ -27,7 +28,6 @@ from neurokd.rounding import to_integers
 NAME: Final = "networks.json"
 SAMPLES: Final = 1000
 FLOATS: Final = ("teacher", "assistant", "student_plain")
-ENERGY_CHIP: Final = "loihi1"
 ARITHMETIC: Final = "arithmetic45nm"
 PICO: Final = 1e-12
 

@@ -1,16 +1,16 @@
 """Pruning by what a weight is worth and what it costs: fewer synaptic operations for the least loss.
 
 A weight costs one synaptic operation for each event of its source; counted over images, that is exactly what the
-simulator counts (it skips weights that are 0). It is worth the squared current it brings, in squared thresholds.
-Weights (:func:`prune_weights`) or whole neurons and channels (:func:`shrink`) go in the order of worth over cost, over
-all layers at once, until the expected synops fit; or weights within each layer (:func:`prune_evenly`).
+simulator counts (it skips weights that are 0). It is worth the variance of the current it brings, in squared
+thresholds: what a pruned weight brought on average goes into the bias. Weights go in the order of worth over cost, over
+all layers at once, until the expected synops fit (:func:`prune_weights`), or within each layer (:func:`prune_evenly`;
+as much of each as the output minds least: :mod:`neurokd.sensitivity`). Neurons and channels: :mod:`neurokd.shrink`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import math
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -18,16 +18,13 @@ from torch import Tensor
 
 from deploy.errors import TrainingError
 from neurokd.feed import Feed
-from neurokd.network import SpikingNetwork, build
 from neurokd.quantized import QuantizedNetwork
 from neurokd.quantized_layer import QuantizedLayer
-from neurokd.spec import NetworkSpec
-from neurokd.spec_layers import Dense, LayerSpec, Pool
-from neurokd.units import by_source, copy_units, reach, units_of
+from neurokd.units import reach
 
 #: Images the events are counted on; 2,000 give synops within half a percent of 10,000's.
 IMAGES: Final = 2000
-#: A layer keeps at least this share of its weights, and of its neurons or channels.
+#: A layer keeps at least this share of its weights.
 LEAST: Final = 0.02
 
 
@@ -37,11 +34,14 @@ class Worth:
 
     Attributes:
         cost: Synaptic operations.
-        value: Squared current it brings, in squared thresholds.
+        value: Variance of the current it brings, over steps and samples, in squared thresholds; summed over the steps
+            and the places it is used at.
+        mean: Current it brings to a neuron, mean over steps and places, as a bias of the membrane.
     """
 
     cost: Tensor
     value: Tensor
+    mean: Tensor
 
     @property
     def score(self) -> Tensor:
@@ -52,44 +52,69 @@ class Worth:
 def worths(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> dict[str, Worth]:
     """Cost and worth of every weight on the first images of a feed, by layer."""
     events = _events(network, feed, images)
-    return {layer.name: _worth(layer, *events[layer.name]) for layer in network.quantized_layers()}
+    return {layer.name: _worth(layer, events[layer.name]) for layer in network.quantized_layers()}
 
 
 def synops(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> float:
     """Synaptic operations a sample on the first images of a feed: those the simulator counts."""
     found = worths(network, feed, images)
-    return sum(_expected(layer, found[layer.name]) for layer in network.quantized_layers())
+    return sum(expected(layer, found[layer.name]) for layer in network.quantized_layers())
 
 
-def _expected(layer: QuantizedLayer, worth: Worth) -> float:
+def expected(layer: QuantizedLayer, worth: Worth) -> float:
+    """Synaptic operations a sample of a layer's weights that are not 0."""
     with torch.no_grad():
         return float((worth.cost.double() * (layer.integer_weights() != 0)).sum())
 
 
-def _events(network: QuantizedNetwork, feed: Feed, images: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """What arrives at each layer over all steps, means over samples ``[*in_shape]``: events, and squared values."""
-    steps = feed.encoding.steps if feed.encoding.kind == "direct" else None
-    totals: dict[str, tuple[Tensor, Tensor]] = {}
+@dataclass(frozen=True, eq=False)
+class _Arriving:
+    """What arrives at a layer, summed over ``steps``, means over samples ``[*in_shape]``."""
+
+    events: Tensor
+    values: Tensor
+    squares: Tensor
+    steps: int
+
+    @property
+    def variance(self) -> Tensor:
+        """Of the values about their mean, summed over the steps."""
+        return (self.squares - self.values**2 / self.steps).clamp(min=0)
+
+
+def _events(network: QuantizedNetwork, feed: Feed, images: int) -> dict[str, _Arriving]:
+    """What arrives at each layer on the first images of a feed."""
+    steps = feed.encoding.steps
+    totals: dict[str, list[Tensor]] = {}
     seen = 0
     for batch in feed.in_order():
         if seen >= images:
             break
-        x, held = network.integers(batch.inputs, steps)
-        seen += len(batch.inputs)
+        x, held = network.integers(batch.inputs, steps if feed.encoding.kind == "direct" else None)
+        seen += len(batch.labels)
         for layer in network.quantized_layers():
             factor, axes = (held, 0) if held is not None else (1, (0, 1))
-            counted = (x > 0).double().sum(axes) * factor, (x.double() ** 2).sum(axes) * factor
-            old = totals.get(layer.name, (0.0, 0.0))
-            totals[layer.name] = (old[0] + counted[0], old[1] + counted[1])
+            found = [part.sum(axes) * factor for part in ((x > 0).double(), x.double(), x.double() ** 2)]
+            old = totals.get(layer.name)
+            totals[layer.name] = found if old is None else [a + b for a, b in zip(old, found, strict=True)]
             x, _ = layer.membranes(x, held)
             held = None
-    return {name: (events / seen, squares / seen) for name, (events, squares) in totals.items()}
+    return {name: _Arriving(*(part / seen for part in found), steps) for name, found in totals.items()}
 
 
-def _worth(layer: QuantizedLayer, events: Tensor, squares: Tensor) -> Worth:
-    weight = layer.weight.detach()
-    value = (weight * layer.grid.unit / layer.grid.threshold) ** 2 * reach(layer.synapse, layer.weight, squares)
-    return Worth(reach(layer.synapse, layer.weight, events), value)
+def _worth(layer: QuantizedLayer, arriving: _Arriving) -> Worth:
+    events, values, variance = (
+        reach(layer.synapse, layer.weight, part) for part in (arriving.events, arriving.values, arriving.variance)
+    )
+    current = layer.weight.detach() * layer.grid.unit
+    places = math.prod(layer.block.out_shape) // len(layer.weight)
+    mean = current * values / (places * arriving.steps) * _gain(layer.grid.alpha, arriving.steps)
+    return Worth(events, (current / layer.grid.threshold) ** 2 * variance, mean)
+
+
+def _gain(alpha: float, steps: int) -> float:
+    """How much more a constant sum brings through a current filter, on average over the first steps."""
+    return sum(alpha**lag * (steps - lag) for lag in range(steps)) / steps
 
 
 # Weights ----------------------------------------------------------------------------------------------------------
@@ -103,7 +128,7 @@ def prune_weights(network: QuantizedNetwork, feed: Feed, target: float) -> None:
     """
     found = worths(network, feed)
     layers = network.quantized_layers()
-    now = sum(_expected(layer, found[layer.name]) for layer in layers)
+    now = sum(expected(layer, found[layer.name]) for layer in layers)
     if now <= target:
         return
     scores, costs = zip(*(_prunable(layer, found[layer.name]) for layer in layers), strict=True)
@@ -118,7 +143,7 @@ def prune_weights(network: QuantizedNetwork, feed: Feed, target: float) -> None:
         )
     gone = _of_least_score(torch.cat(scores), torch.cat(costs), now - target)
     for layer, part in zip(layers, gone.split([len(score) for score in scores]), strict=True):
-        _mask(layer, part)
+        _mask(layer, part, found[layer.name])
 
 
 def prune_evenly(network: QuantizedNetwork, feed: Feed, target: float) -> None:
@@ -129,12 +154,15 @@ def prune_evenly(network: QuantizedNetwork, feed: Feed, target: float) -> None:
     """
     found = worths(network, feed)
     layers = network.quantized_layers()
-    now = {layer.name: _expected(layer, found[layer.name]) for layer in layers}
-    given_up = 1.0 - target / sum(now.values())
-    if given_up <= 0:
-        return
+    given_up = 1.0 - target / sum(expected(layer, found[layer.name]) for layer in layers)
     for layer in layers:
-        _mask(layer, _of_least_score(*_prunable(layer, found[layer.name]), given_up * now[layer.name]))
+        give_up(layer, found[layer.name], given_up)
+
+
+def give_up(layer: QuantizedLayer, worth: Worth, share: float) -> None:
+    """Mask a layer's weights of least worth for their cost, until a share of its synops is gone, as far as it can."""
+    if share > 0:
+        _mask(layer, _of_least_score(*_prunable(layer, worth), share * expected(layer, worth)), worth)
 
 
 def _of_least_score(scores: Tensor, costs: Tensor, excess: float) -> Tensor:
@@ -147,9 +175,13 @@ def _of_least_score(scores: Tensor, costs: Tensor, excess: float) -> Tensor:
     return gone
 
 
-def _mask(layer: QuantizedLayer, gone: Tensor) -> None:
+def _mask(layer: QuantizedLayer, gone: Tensor, worth: Worth) -> None:
+    """Weights that are gone are 0 for good; what they brought on average is in the bias."""
+    gone = gone.view_as(layer.weight)
+    with torch.no_grad():
+        layer.bias += (worth.mean * gone).flatten(1).sum(1)
     old = torch.ones_like(layer.weight) if layer.mask is None else layer.mask
-    layer.prune(torch.where(gone.view_as(layer.weight), 0.0, old))
+    layer.prune(torch.where(gone, 0.0, old))
 
 
 def _prunable(layer: QuantizedLayer, worth: Worth) -> tuple[Tensor, Tensor]:
@@ -161,91 +193,3 @@ def _prunable(layer: QuantizedLayer, worth: Worth) -> tuple[Tensor, Tensor]:
     score = score.clone()
     score[finite.topk(keep).indices] = torch.inf
     return score, torch.where(torch.isinf(score), 0.0, worth.cost.flatten()).double()
-
-
-# Neurons and channels ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """A neuron or channel: what it is worth, and what it costs with all that comes in and goes out."""
-
-    score: float
-    cost: float
-    layer: str
-    index: int
-
-
-def shrink(network: SpikingNetwork, quantized: QuantizedNetwork, feed: Feed, target: float) -> SpikingNetwork:
-    """A smaller float network: neurons and channels of least worth are gone, norms folded.
-
-    Args:
-        network: The float student.
-        quantized: The same on the chip's integers: its events say what a unit costs.
-        feed: Images.
-        target: Synops a sample that are expected afterwards.
-
-    Raises:
-        TrainingError: no hidden layer can lose neurons.
-    """
-    found = worths(quantized, feed)
-    units = sorted(_units(quantized, found), key=lambda unit: unit.score)
-    if not units:
-        raise TrainingError(
-            "there is no hidden layer to prune neurons of", where=network.spec_text, got="one layer, or groups",
-            allowed="a hidden layer without groups", next_step="prune weights instead",
-        )  # fmt: skip
-    sizes = {layer.name: len(layer.weight) for layer in quantized.quantized_layers()}
-    gone: dict[str, set[int]] = {name: set() for name in sizes}
-    excess = sum(_expected(layer, found[layer.name]) for layer in quantized.quantized_layers()) - target
-    for unit in units:
-        if excess <= 0:
-            break
-        if (
-            len(gone[unit.layer]) + 1 <= sizes[unit.layer] * (1 - LEAST)
-            and len(gone[unit.layer]) + 1 < sizes[unit.layer]
-        ):
-            gone[unit.layer].add(unit.index)
-            excess -= unit.cost
-    kept = {name: torch.tensor([n for n in range(size) if n not in gone[name]]) for name, size in sizes.items()}
-    return smaller(network, kept)
-
-
-def _units(network: QuantizedNetwork, found: Mapping[str, Worth]) -> Iterator[_Unit]:
-    for layer, after in pairwise(network.quantized_layers()):
-        groups = [part.geometry["groups"] for part in (layer, after) if part.geometry is not None]
-        if any(count > 1 for count in groups):
-            continue
-        with torch.no_grad():
-            here, there = (part.integer_weights() != 0 for part in (layer, after))
-        incoming = (found[layer.name].cost * here).flatten(1).sum(1)
-        outgoing = by_source(found[after.name].cost * there, len(layer.weight))
-        value = by_source(found[after.name].value * there, len(layer.weight))
-        for index, (cost, worth) in enumerate(zip((incoming + outgoing).tolist(), value.tolist(), strict=True)):
-            yield _Unit(worth / cost if cost > 0 else 0.0, cost, layer.name, index)
-
-
-def smaller(network: SpikingNetwork, kept: Mapping[str, Tensor]) -> SpikingNetwork:
-    """The folded network with only the neurons or channels ``kept`` of each layer (the output keeps all)."""
-    folded = network.folded()
-    old = folded.spiking_layers()
-    keep = {layer.name: kept.get(layer.name, torch.arange(units_of(layer))) for layer in old}
-    keep[old[-1].name] = torch.arange(units_of(old[-1]))
-    made = build(_smaller_spec(folded.spec, [len(keep[layer.name]) for layer in old]), **folded.options)
-    before: Tensor | None = None
-    for layer, new in zip(old, made.spiking_layers(), strict=True):
-        copy_units(layer, new, keep[layer.name], before)
-        before = keep[layer.name]
-    return made.train(network.training)
-
-
-def _smaller_spec(spec: NetworkSpec, sizes: list[int]) -> NetworkSpec:
-    left = list(sizes)
-
-    def resized(layer: LayerSpec) -> LayerSpec:
-        if isinstance(layer, Pool):
-            return layer
-        size = left.pop(0)
-        return Dense(size) if isinstance(layer, Dense) else replace(layer, channels=size)
-
-    return NetworkSpec(spec.input_shape, tuple(resized(layer) for layer in spec.layers))

@@ -16,18 +16,22 @@ from deploy import simulator  # noqa: E402
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from deploy.lower import lower  # noqa: E402
 from neurokd import losses  # noqa: E402
-from neurokd.budget import Budget, budget_of, modelled_energy, under_budget  # noqa: E402
+from neurokd.budget import Budget, budget_of, under_budget  # noqa: E402
 from neurokd.config_parts import StageConfig  # noqa: E402
-from neurokd.data import Dataset  # noqa: E402
+from neurokd.data import Dataset, Split  # noqa: E402
 from neurokd.encoding import Encoding  # noqa: E402
+from neurokd.energy import modelled_energy  # noqa: E402
 from neurokd.export import export, to_graph  # noqa: E402
 from neurokd.feed import Feed, accuracy  # noqa: E402
 from neurokd.loop import fit  # noqa: E402
 from neurokd.network import SpikingNetwork, build  # noqa: E402
-from neurokd.prune import prune_evenly, prune_weights, shrink, smaller, synops, worths  # noqa: E402
+from neurokd.network_layers import present  # noqa: E402
+from neurokd.prune import give_up, prune_evenly, prune_weights, synops, worths  # noqa: E402
 from neurokd.quantize import quantize, tune  # noqa: E402
 from neurokd.quantized import QuantizedNetwork  # noqa: E402
 from neurokd.rounding import to_integers  # noqa: E402
+from neurokd.sensitivity import SHARES, damages, prune_by_sensitivity, shares_for  # noqa: E402
+from neurokd.shrink import shrink, smaller  # noqa: E402
 
 ENCODING = Encoding("direct", 4, 5, raw_levels=16)
 STAGE = StageConfig(epochs=2, batch=64, lr=3e-3, weight_decay=0.0, loss="ce")
@@ -45,11 +49,12 @@ def students(digits: Dataset) -> dict[str, SpikingNetwork]:
     return trained
 
 
-def counted(network: QuantizedNetwork, data: Dataset) -> float:
+def counted(network: QuantizedNetwork, data: Dataset, encoding: Encoding = ENCODING) -> float:
     """Synops a validation image, by the simulator."""
-    program = lower(to_graph(network))
-    images = ENCODING.encode(data.validation.images, range(len(data.validation)))
-    trace = simulator.run(program, images.reshape(len(images), *program.input.shape), steps=ENCODING.steps)
+    program = lower(to_graph(network, encoding.kind))
+    images = encoding.encode(data.validation.images, np.arange(len(data.validation)))
+    lead = images.shape[:1] if encoding.kind == "direct" else images.shape[:2]
+    trace = simulator.run(program, images.reshape(*lead, *program.input.shape), steps=encoding.steps)
     return sum(float(c.synops.sum()) for c in trace.counters.values()) / trace.samples
 
 
@@ -62,6 +67,53 @@ def test_expected_synops_are_those_of_the_simulator(
     whole = synops(network, feed)
     prune_weights(network, feed, whole / 2)
     assert 0.45 * whole < counted(network, digits) < 0.75 * whole  # other spikes come once weights are gone
+
+
+def test_expected_synops_of_spike_trains_are_those_of_the_simulator(digits: Dataset) -> None:
+    encoding = Encoding("rate", 1, 6, raw_levels=16)
+    network = to_integers(build("64-24-10", steps=6, input_bits=1).eval())
+    assert synops(network, Feed(digits.validation, encoding)) == pytest.approx(counted(network, digits, encoding))
+
+
+@pytest.mark.parametrize("neuron", ["lif", "cuba"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_is_pruned_leaves_its_mean_in_the_bias(spec: str, neuron: str, digits: Dataset) -> None:
+    network = to_integers(build(spec, steps=5, input_bits=4, neuron=neuron).eval())
+    layer, one = network.quantized_layers()[0], Split(digits.validation.images[:1], digits.validation.labels[:1])
+    feed = Feed(one, ENCODING)
+
+    def drive() -> torch.Tensor:
+        """What reaches the membranes a step, mean over steps and places ``[C]``, as a float."""
+        x, held = network.integers(next(iter(feed.in_order())).inputs, ENCODING.steps)
+        sums = layer.currents(x, held)[0].detach() * layer.grid.scale
+        current, total = torch.zeros_like(sums), torch.zeros_like(sums)
+        for _ in range(ENCODING.steps):
+            current = layer.grid.alpha * current + sums
+            total += current
+        return (total / ENCODING.steps).flatten(1).mean(1) if sums.dim() > 1 else total / ENCODING.steps
+
+    worth, before = worths(network, feed)[layer.name], drive()
+    assert float(worth.value.max()) < 1e-6  # grey levels that never change tell nothing
+    give_up(layer, dataclasses.replace(worth, value=layer.weight.detach() ** 2), 0.5)
+    assert float((layer.integer_weights() == 0).float().mean()) > 0.2
+    assert torch.allclose(drive() + layer.bias, before, atol=0.02 * float(before.abs().max()))
+
+
+def test_a_smaller_network_holds_what_left_at_its_mean(digits: Dataset, students: dict[str, SpikingNetwork]) -> None:
+    student, feed = students[SPECS[0]], Feed(digits.validation, ENCODING)
+    network = to_integers(student)
+    less = shrink(student, network, feed, 0.6 * synops(network, feed))
+    sizes = [len(layer.synapse.weight) for layer in less.spiking_layers()]
+    assert sizes[0] / 48 == pytest.approx(sizes[1] / 24, abs=0.05)  # every layer keeps the same share
+    whole, left = student.folded().spiking_layers()[-1].synapse, less.spiking_layers()[-1].synapse
+    gone = ~(whole.weight[:, :, None] == left.weight[:, None, :]).all(0).any(1)
+    assert int(gone.sum()) == 24 - sizes[1]
+    images = torch.from_numpy(ENCODING.encode(digits.validation.images, np.arange(len(feed)))).float() / 15
+    _, recorded = network(images.flatten(1), 5, record=True)
+    rates = list(recorded.values())[-2].mean((0, 1))
+    expected = (whole.weight * rates * gone).sum(1).detach()
+    assert float(expected.abs().max()) > 0
+    assert torch.allclose(present(left.bias) - present(whole.bias), expected, atol=0.02 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -148,7 +200,7 @@ def test_half_the_synops_cost_little(digits: Dataset, students: dict[str, Spikin
     student, stage = students[SPECS[0]], dataclasses.replace(STAGE, epochs=8)
     found = under_budget(student, digits, ENCODING, stage, Budget("synops", 0.5), checkpoint_dir=tmp_path)
     assert counted(found.network, digits) <= found.limit == 0.5 * found.start
-    assert {one.how for one in found.tried} >= {"weights", "evenly", "neurons", "both"}
+    assert {one.how for one in found.tried} >= {"weights", "evenly", "sensitivity", "neurons", "both"}
     assert sorted(one.epochs for one in found.tried) == [2] * (len(found.tried) - 2) + [8, 8]
     assert {one.how for one in found.tried if one.epochs == 8} >= {found.how}
     best = max(one.validation for one in found.tried if one.fits and one.epochs == 8)
@@ -202,3 +254,34 @@ def test_a_network_without_hidden_layers_has_no_neurons_to_remove(digits: Datase
     student, feed = build("64-10", steps=5, input_bits=4).eval(), Feed(digits.validation, ENCODING)
     with pytest.raises(TrainingError, match="no hidden layer"):
         shrink(student, to_integers(student), feed, 1.0)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_each_layer_gives_up_what_the_output_minds_least(
+    spec: str, digits: Dataset, students: dict[str, SpikingNetwork]
+) -> None:
+    network, feed = to_integers(students[spec]), Feed(digits.validation, ENCODING)
+    curves = damages(network, feed)
+    assert all(layer.mask is None for layer in network.quantized_layers())  # what was tried was put back
+    assert curves == damages(to_integers(students[spec]), feed)
+    assert all(curve[0] == 0 < curve[-1] and curve == sorted(curve) for curve in curves.values())
+    whole, answers = synops(network, feed), network.sat(torch.zeros(1, *network.spec.input_shape))
+    shares = prune_by_sensitivity(network, feed, 0.6 * whole)
+    assert 0.5 * whole < synops(network, feed) < 0.75 * whole  # hidden neurons spike otherwise than before
+    assert len({round(share, 2) for share in shares.values()}) > 1
+    assert network.sat(torch.zeros(1, *network.spec.input_shape)).shape == answers.shape
+
+
+def test_shares_are_the_cheapest_that_save_enough() -> None:
+    flat, steep = [0.0] * len(SHARES), [share**2 for share in SHARES]
+    costs = {"flat": 100.0, "steep": 300.0}
+    assert shares_for({"flat": flat, "steep": steep}, costs, 90.0) == {"flat": 0.9, "steep": 0.0}
+    found = shares_for({"flat": flat, "steep": steep}, costs, 200.0)
+    assert found["flat"] == 0.97
+    assert found["steep"] * 300 == pytest.approx(103, abs=3)
+    assert shares_for({"flat": flat, "steep": steep}, costs, -5.0) == {"flat": 0.0, "steep": 0.0}
+    # a curve that is dear at first and free afterwards is taken as its lower hull: all of it, or none
+    late = [0.0, *[0.5] * (len(SHARES) - 1)]
+    assert shares_for({"late": late, "flat": [0.0, *[2.0] * (len(SHARES) - 1)]}, {"late": 1.0, "flat": 1.0}, 0.5) == {
+        "late": 0.5, "flat": 0.0,
+    }  # fmt: skip
