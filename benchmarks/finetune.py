@@ -1,15 +1,14 @@
 """The fine-tuning grid: ``python -m benchmarks.finetune --data-root DIR [mnist fashion-mnist cifar10]``.
 
 For each data set and seed one float teacher, assistant and student; then the student on the chip's integers: widths
-{8, 4, 3} x {no fine-tuning, CE, SAT, SAT + CE}, and under a synop budget. Every cell is one small JSON file in
-``benchmarks/results/finetune/``; a cell that is there is not computed again, so an interrupted grid goes on. Trained
-float networks stay in ``--work``. ``python -m benchmarks.pareto`` makes rows, tables and the plot from the cells.
+{8, 4, 3} x {no fine-tuning, CE, SAT, SAT + CE}, under a synop budget, and on few images. Every cell is one small JSON
+file in ``benchmarks/results/finetune/``; a cell that is there is not computed again, so an interrupted grid goes on.
+Trained float networks stay in ``--work``. ``python -m benchmarks.pareto`` makes rows, tables and the plot of the cells.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.finetune_measures import Cell, costs, packed, right_answers
 from benchmarks.finetune_sets import (
     BUDGET_METHOD,
     BUDGETS,
+    FEW,
+    FEW_METHODS,
+    FEW_WIDTHS,
     METHODS,
+    ROLES,
     SEEDS,
     SETS,
     WIDTHS,
@@ -33,19 +37,16 @@ from benchmarks.rows import RESULTS, versions
 from deploy import ptq, simulator
 from deploy.errors import ConfigError
 from deploy.files import read_json, write_json
-from deploy.lower import lower
-from deploy.place import place
-from deploy.profile import profile
 from neurokd import checkpoint
 from neurokd.budget import Budget, under_budget
 from neurokd.config import Config
 from neurokd.config_parts import StageConfig
-from neurokd.data import Dataset, load
+from neurokd.data import Dataset, Split, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
 from neurokd.export import to_graph
-from neurokd.feed import Feed, Network, accuracy, outputs
-from neurokd.network import SpikingNetwork, build, predict
+from neurokd.feed import Feed, Network, accuracy
+from neurokd.network import SpikingNetwork, build
 from neurokd.quantize import fine_tune
 from neurokd.quantized import QuantizedNetwork
 from neurokd.reproduce import RESULTS as GRID_CELLS
@@ -54,15 +55,11 @@ from neurokd.rounding import to_integers
 from neurokd.satcache import SatCache
 
 CELLS = RESULTS / "finetune"
-ENERGY_CHIP = "loihi1"  # Loihi 2's energies are not published
-PROFILED = 1000  # test images, evenly spread
-PARTS = ("grid", "nir", "budgets")
+PARTS = ("grid", "nir", "budgets", "few")
 CALIBRATION = 500  # training images
 GRID_WORK = Path("runs/reproduce")
-ROLES = ("teacher", "assistant", "student")
 STAGE = asdict(StageConfig())
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
-Cell = dict[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.sets:
             for seed in options.seeds:
                 bench = Bench(name, seed, tuple(options.data_root or ()), options.work, options.cells)
-                {"grid": bench.run, "nir": bench.nir, "budgets": bench.budgets}[part]()
+                {"grid": bench.run, "nir": bench.nir, "budgets": bench.budgets, "few": bench.few}[part]()
     return 0
 
 
@@ -128,6 +125,12 @@ class Bench:
         for bits, share in BUDGETS:
             cell = f"b{bits}-synops{round(100 * share)}"
             self._cell(cell, lambda b=bits, s=share: self._budget_cell(b, s))  # type: ignore[misc]
+
+    def few(self) -> None:
+        """Every cell of fine-tuning on few images."""
+        for bits in FEW_WIDTHS:
+            for method in FEW_METHODS:
+                self._cell(f"b{bits}-{method}-few", lambda b=bits, m=method: self._few_cell(b, m))  # type: ignore[misc]
 
     def _cell(self, cell: str, work: Any) -> None:
         path, setup = cell_path(self.name, self.seed, cell, self.cells), self.setup.of_cell(cell)
@@ -199,9 +202,26 @@ class Bench:
         stage = self.setup.tune("sat", 8)
         return teacher_sats(self.network("teacher"), self.data, self.encoding, stage, folder=folder, seed=self.seed)
 
+    @cached_property
+    def few_sats(self) -> SatCache:
+        """The same on few images."""
+        folder, stage = self.work / f"{self.name}-s{self.seed}-few-sats", self.setup.few("sat", 8)
+        return teacher_sats(self.network("teacher"), self.few_data, self.encoding, stage, folder=folder, seed=self.seed)
+
     def _chip_cell(self, bits: int, method: str) -> Cell:
         network = self.quantized(bits, method)
         facts = {"bits": bits, "method": method, "loss": self.setup.losses[method]}
+        return {**facts, **self._scores(network), **costs(network, self.data, self.encoding)}
+
+    @cached_property
+    def few_data(self) -> Dataset:
+        """With the first of the training images alone, one in :data:`FEW`."""
+        train, count = self.data.train, len(self.data.train) // FEW
+        return replace(self.data, train=Split(train.images[:count], train.labels[:count]))
+
+    def _few_cell(self, bits: int, method: str) -> Cell:
+        network, images = self.quantized(bits, method, few=True), len(self.few_data.train)
+        facts = {"bits": bits, "method": method, "loss": self.setup.losses[method], "images": images}
         return {**facts, **self._scores(network), **costs(network, self.data, self.encoding)}
 
     def _budget_cell(self, bits: int, share: float) -> Cell:
@@ -241,15 +261,17 @@ class Bench:
             "differing_spikes": 0, "profiled": 0,
         }  # fmt: skip
 
-    def quantized(self, bits: int, method: str) -> QuantizedNetwork:
-        """The student on ``bits``-bit weights, fine-tuned by ``method``."""
+    def quantized(self, bits: int, method: str, few: bool = False) -> QuantizedNetwork:
+        """The student on ``bits``-bit weights, fine-tuned by ``method``, on all training images or few."""
         student = self.network("student")
         if method == "none":
             return to_integers(student, weight_bits=bits)
-        stage = self.setup.tune(method, bits)
-        sats = self.sats if method != "ce" else None
+        data, stage = self.data, self.setup.tune(method, bits)
+        if few:
+            data, stage = self.few_data, self.setup.few(method, bits)
+        sats = None if method == "ce" else self.few_sats if few else self.sats
         return fine_tune(
-            student, self.data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed
+            student, data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed
         )[0]  # fmt: skip
 
 
@@ -269,44 +291,6 @@ def found(name: str, root: Path) -> bool:
     from neurokd.data import status
 
     return any(entry.name == name and entry.found for entry in status(root))
-
-
-def right_answers(network: Network, data: Dataset, encoding: Encoding) -> np.ndarray:
-    """bool ``[N]``: which test images are predicted as labelled."""
-    found = outputs(network, Feed(data.test, encoding))
-    return np.concatenate([(predict(sat) == batch.labels).numpy() for batch, sat in found])
-
-
-def packed(right: np.ndarray) -> str:
-    """Booleans as text; :func:`unpacked` gives them back."""
-    return base64.b64encode(np.packbits(right).tobytes()).decode()
-
-
-def unpacked(text: str, count: int) -> np.ndarray:
-    """The inverse of :func:`packed`."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
-
-
-def costs(network: QuantizedNetwork, data: Dataset, encoding: Encoding) -> Cell:
-    """Counted on the simulator over evenly spread test images: spikes, synops, modelled energy; and the torch forward's
-    differing spikes there."""
-    program = lower(to_graph(network))
-    rows = np.linspace(0, len(data.test) - 1, PROFILED).astype(np.int64)
-    images = encoding.encode(data.test.images[rows], rows).reshape(len(rows), *program.input.shape)
-    trace = simulator.run(program, images, steps=encoding.steps, record="all")
-    result = profile(program, trace, ENERGY_CHIP, place(program, network.chip))
-    with torch.no_grad():
-        x = torch.from_numpy(images).float() / encoding.levels
-        recorded = network(x, encoding.steps, record=True)[1]
-    differing = sum(int((s.numpy() != trace.spikes[name]).sum()) for name, s in recorded.items())
-    return {
-        "spikes": result.spikes.mean,
-        "synops": result.synops.mean,
-        "energy_J": result.energy.mean,
-        "weights": int(sum(np.count_nonzero(synapse.weights) for synapse in program.synapses)),
-        "differing_spikes": differing,
-        "profiled": len(rows),
-    }
 
 
 def cells(folder: Path = CELLS) -> Iterator[Cell]:

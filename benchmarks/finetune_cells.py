@@ -8,10 +8,24 @@ from statistics import mean
 
 import numpy as np
 
-from benchmarks.finetune import Cell, unpacked
-from benchmarks.finetune_sets import BUDGETS, SEEDS, SETS, WIDTHS
+from benchmarks.finetune_measures import Cell, unpacked
+from benchmarks.finetune_sets import BUDGETS, FEW, FEW_METHODS, FEW_WIDTHS, METHODS, ROLES, SEEDS, SETS, WIDTHS
 
 TESTED = 10_000
+WORDS = {"none": "none (rounded)", "ce": "CE", "sat": "SAT", "sat-ce": "SAT + CE"}
+FEW_WORDS = f"1 image in {FEW}"
+#: SAT kept on against labels alone: width, words, the cell, the cell it is compared with.
+COMPARED = [
+    *((b, WORDS[m], f"b{b}-{m}", f"b{b}-ce") for b in WIDTHS if b < 8 for m in ("sat", "sat-ce")),
+    *((b, f"{WORDS[m]}, {FEW_WORDS}", f"b{b}-{m}-few", f"b{b}-ce-few") for b in FEW_WIDTHS for m in ("sat-ce",)),
+]
+#: Every cell of a data set and seed.
+NAMES = [
+    *ROLES,
+    *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, "nir")),
+    *(f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS),
+    *(f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS),
+]
 
 
 class Grid:

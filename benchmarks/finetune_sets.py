@@ -15,6 +15,7 @@ from typing import Any, Final
 from neurokd.config_parts import StageConfig
 from neurokd.recipes import RECIPES
 
+ROLES: Final = ("teacher", "assistant", "student")
 #: ``none`` is post-training quantization.
 METHODS: Final = ("none", "ce", "sat", "sat-ce")
 _LOSSES: Final = {"none": "", "ce": "ce", "sat": "sat-combined", "sat-ce": "ce:0.3+rate-kl"}
@@ -24,6 +25,11 @@ SEEDS: Final = (0, 1, 2)
 BUDGETS: Final = ((8, 0.5),)
 BUDGET_METHOD: Final = "sat-ce"
 BUDGET_LR: Final = 1e-3
+#: Fine-tuning on few images: one training image in so many, for so many times the epochs.
+FEW: Final = 10
+FEW_EPOCHS: Final = 3
+FEW_METHODS: Final = ("ce", "sat-ce")
+FEW_WIDTHS: Final = (4, 3)
 DISTIL: Final = "sat-ce"
 
 
@@ -69,6 +75,11 @@ class Setup:
         """The fine-tuning stage of a cell."""
         return self.stage("tune", self.losses[method], lr=dict(self.tune_lr)[bits], weight_decay=0.0)
 
+    def few(self, method: str, bits: int) -> StageConfig:
+        """The fine-tuning stage on few images."""
+        stage = self.tune(method, bits)
+        return replace(stage, epochs=FEW_EPOCHS * stage.epochs)
+
     def budget(self, bits: int) -> StageConfig:
         """The fine-tuning stage under a budget."""
         return replace(self.tune(BUDGET_METHOD, bits), lr=BUDGET_LR)
@@ -82,6 +93,8 @@ class Setup:
         if method in ("none", "nir"):
             return {}
         bits = int(width[1:])
+        if method.endswith("-few"):
+            return {"one_image_in": FEW, **asdict(self.few(method.removesuffix("-few"), bits))}
         return asdict(self.budget(bits) if method.startswith("synops") else self.tune(method, bits))
 
 

@@ -6,11 +6,9 @@ import re
 from collections.abc import Callable
 from statistics import mean, stdev
 
-from benchmarks.finetune import Cell
-from benchmarks.finetune_cells import Grid, front, mcnemar, pareto_points
+from benchmarks.finetune_cells import COMPARED, NAMES, WORDS, Grid, front, mcnemar, pareto_points
+from benchmarks.finetune_measures import Cell
 from benchmarks.finetune_sets import BUDGETS, METHODS, SEEDS, SETS, WIDTHS
-
-WORDS = {"none": "none (rounded)", "ce": "CE", "sat": "SAT", "sat-ce": "SAT + CE"}
 
 
 def accuracy_table(grid: Grid) -> list[str]:
@@ -29,22 +27,27 @@ def accuracy_table(grid: Grid) -> list[str]:
 
 def sat_table(grid: Grid) -> list[str]:
     """SAT kept on against CE alone."""
-    head = ["", "", "points gained", "seeds better", "images only one gets right", "p"]
+    head = [
+        "",
+        "",
+        "accuracy : CE's",
+        "points gained",
+        "seeds better",
+        "images only one gets right",
+        "p",
+    ]
     lines = _head(head)
     for data in grid.sets():
-        for bits in (b for b in WIDTHS if b < 8):
-            for method in ("sat", "sat-ce"):
-                pairs = grid.pairs(data, f"b{bits}-{method}", f"b{bits}-ce")
-                if not pairs:
-                    continue
-                gains = [a["accuracy"] - b["accuracy"] for a, b in pairs]
-                wins, losses, p = mcnemar(pairs)
-                facts = [
-                    f"{bits} bits, {WORDS[method]}",
-                    f"{mean(gains):+.2f}",
-                    f"{sum(g > 0 for g in gains)} of {len(gains)}",
-                ]
-                lines.append(_line(grid.title(data), [*facts, f"{wins} : {losses}", f"{p:.2g}"]))
+        for bits, words, cell, against in COMPARED:
+            pairs = grid.pairs(data, cell, against)
+            if not pairs:
+                continue
+            gains = [a["accuracy"] - b["accuracy"] for a, b in pairs]
+            wins, losses, p = mcnemar(pairs)
+            reached = " : ".join(f"{mean(pair[side]['accuracy'] for pair in pairs):.2f}" for side in (0, 1))
+            better = f"{sum(g > 0 for g in gains)} of {len(gains)}"
+            facts = [f"{bits} bits, {words}", reached, f"{mean(gains):+.2f}", better, f"{wins} : {losses}", f"{p:.2g}"]
+            lines.append(_line(grid.title(data), facts))
     return lines
 
 
@@ -71,7 +74,7 @@ def tried_table(grid: Grid) -> list[str]:
                 tried = [(c, one) for c in found for one in c["tried"] if one["how"] == how]
                 kept, won = sum(one["fits"] for _, one in tried), sum(c["won"] == how for c, _ in tried)
                 reached = f"{mean(one['validation'] for _, one in tried):.2f} %"
-                epochs = ", ".join(map(str, sorted({one.get("epochs", c["setup"]["epochs"]) for c, one in tried})))
+                epochs = ", ".join(map(str, sorted({one.get("epochs") or c["setup"]["epochs"] for c, one in tried})))
                 facts = [f"{share:g} of the synops, {bits} bits", how, epochs, reached, f"{kept} of {len(tried)}"]
                 lines.append(_line(grid.title(data), [*facts, f"{won}"]))
     return lines
@@ -94,13 +97,11 @@ def _spread(found: list[Cell]) -> str:
 
 def missing_list(grid: Grid) -> list[str]:
     """Cells of the grid that nobody has computed yet, by data set; a sentence where there are none."""
-    names = [*("teacher", "assistant", "student"), *(f"b{bits}-{method}" for bits in WIDTHS for method in METHODS)]
-    names += [f"b{bits}-nir" for bits in WIDTHS] + [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
     lines = []
     for data in SETS:
-        count = sum(len(grid.of(data, name)) for name in names)
-        if count < len(names) * len(SEEDS):
-            lines.append(f"- {data}: {count} of {len(names) * len(SEEDS)} cells computed, the others not yet.")
+        count = sum(len(grid.of(data, name)) for name in NAMES)
+        if count < len(NAMES) * len(SEEDS):
+            lines.append(f"- {data}: {count} of {len(NAMES) * len(SEEDS)} cells computed, the others not yet.")
     return lines or ["Every cell of the grid is computed."]
 
 

@@ -14,9 +14,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.finetune import CELLS, COMMAND, cells
-from benchmarks.finetune_cells import Grid, front, mcnemar, mean_accuracy, pareto_points
+from benchmarks.finetune_cells import COMPARED, WORDS, Grid, front, mcnemar, mean_accuracy, pareto_points
 from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, WIDTHS
-from benchmarks.finetune_tables import WORDS, filled
+from benchmarks.finetune_tables import filled
 from benchmarks.rows import RESULTS, Row, as_table, read, write
 
 TOPIC = "finetune"
@@ -93,17 +93,16 @@ def _nir_rows(grid: Grid, data: str) -> list[Row]:
 
 def _sat_rows(grid: Grid, data: str) -> list[Row]:
     found = []
-    for bits in (b for b in WIDTHS if b < 8):
-        for method in ("sat", "sat-ce"):
-            pairs = grid.pairs(data, f"b{bits}-{method}", f"b{bits}-ce")
-            if not pairs:
-                continue
-            case, goal = _case(grid, data, len(pairs)), method == "sat-ce"
-            gain = mean(a["accuracy"] - b["accuracy"] for a, b in pairs)
-            what = f"{bits} bits: {WORDS[method]} minus CE alone"
-            found.append(_row(case, what, gain, "points", "> 0" if goal else ""))
-            _, _, p = mcnemar(pairs)
-            found.append(_row(case, f"{what}, p (McNemar, pooled images)", p, "", "< 0.05" if goal else ""))
+    for bits, words, cell, against in COMPARED:
+        pairs = grid.pairs(data, cell, against)
+        if not pairs:
+            continue
+        case, goal = _case(grid, data, len(pairs)), words.startswith(WORDS["sat-ce"])
+        gain = mean(a["accuracy"] - b["accuracy"] for a, b in pairs)
+        what = f"{bits} bits: {words} minus CE alone"
+        found.append(_row(case, what, gain, "points", "> 0" if goal else ""))
+        _, _, p = mcnemar(pairs)
+        found.append(_row(case, f"{what}, p (McNemar, pooled images)", p, "", "< 0.05" if goal else ""))
     return found
 
 

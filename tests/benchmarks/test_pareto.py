@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="the training side needs torch")
 
 from benchmarks import finetune_cells, finetune_tables, pareto  # noqa: E402
-from benchmarks.finetune import CELLS, Bench, cell_path, cells, packed, unpacked  # noqa: E402
+from benchmarks.finetune import CELLS, Bench, cell_path, cells  # noqa: E402
+from benchmarks.finetune_measures import packed, unpacked  # noqa: E402
 from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, WIDTHS  # noqa: E402
 from deploy.errors import ConfigError  # noqa: E402
 from deploy.files import write_json  # noqa: E402
@@ -70,8 +71,9 @@ def made_up() -> finetune_cells.Grid:
                 found.append(cell(f"b{bits}-{method}", right(9600 + 20 * number), seed=seed))
             layers = [{"agreement": 99.5}, {"agreement": 98.5}]
             found.append(cell(f"b{bits}-nir", right(9650), seed=seed, layers=layers))
+            found += [cell(f"b{bits}-{m}-few", right(n), seed=seed) for m, n in (("ce", 9500), ("sat-ce", 9580))]
         for bits, share in BUDGETS:
-            tried = [{"how": "weights", "validation": 96.0, "fits": True}]
+            tried = [{"how": "weights", "validation": 96.0, "fits": True, "epochs": 5}]
             name = f"b{bits}-synops{round(100 * share)}"
             found.append(cell(name, right(9660), seed=seed, synops=100 * share, tried=tried, won="weights"))
     return finetune_cells.Grid(found)
@@ -85,6 +87,7 @@ def test_rows_follow_from_the_cells() -> None:
     assert rows["spikes that agree with the float graph at 4 bits, worst layer, calibration"].value == 98.5
     assert rows["3 bits: SAT + CE minus CE alone"].value == pytest.approx(0.4)
     assert rows["3 bits: SAT + CE minus CE alone, p (McNemar, pooled images)"].met is True
+    assert rows["3 bits: SAT + CE, 1 image in 10 minus CE alone"].value == pytest.approx(0.8)
     assert rows["points lost at 0.5 of the synops, 8 bits, against float student"].met is True
     assert rows["synops used of 0.5, 8 bits, counted on test images"].met is True
     assert rows["differing spikes, torch forward against the simulator"].met is True
@@ -94,6 +97,7 @@ def test_tables_and_plot_follow_from_the_cells(tmp_path: Path) -> None:
     text = "\n".join(f"<!-- table finetune-{name} -->\nold\n<!-- end -->" for name in finetune_tables.TABLES)
     page = finetune_tables.filled(text, made_up())
     assert "old" not in page
+    assert "| 3 bits, SAT + CE, 1 image in 10 | 95.80 : 95.00 | +0.80 | 2 of 2 |" in page
     assert "| 8 bits, SAT + CE | 96.60 ± 0.00 |" in page
     assert finetune_tables.filled(page, made_up()) == page
     pareto.plot(made_up(), tmp_path / "plot.png")
