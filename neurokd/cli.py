@@ -107,6 +107,18 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def tried_table(facts: dict[str, Any]) -> Table:
+    """What a search under a budget tried, on validation images; the winner marked."""
+    unit, limit = facts["budget"], f"{facts['limit']:.4g}"
+    table = Table("way", "accuracy", f"{unit} a sample, of {limit}", "weights", "network", "epochs")
+    for one in facts["tried"]:
+        cost = f"{one['cost']:.4g}" + ("" if one["fits"] else ", too many")
+        epochs = str(one.get("epochs", facts["epochs"]))
+        name = f"{one['how']} *" if one["how"] == facts["won"] else one["how"]
+        table.add_row(name, f"{one['validation']:.2f} %", cost, f"{one['weights']:,}", one["spec"], epochs)
+    return table
+
+
 @app.command()
 def train(
     role: Annotated[str, typer.Argument(help="teacher, student_plain, or all.")] = "all",
@@ -171,13 +183,8 @@ def quantize(
     wanted.check()
     facts = _stages(made, lambda run: quantize_student(requantize(run, wanted.quantize)))
     _tell(facts, "accuracy", "validation", "weight_bits", "spec", "won")
-    for one in facts.get("tried", ()):
-        kept = "kept" if one["fits"] else "missed"
-        console.print(
-            f"  {one['how']:<10}{one['validation']:.2f} % on validation, {one['cost']:.4g} of {facts['limit']:.4g} "
-            f"{facts['budget']} a sample ({kept}), {one['weights']:,} weights, {one['spec']}, "
-            f"{one.get('epochs', facts['epochs'])} epochs", highlight=False,
-        )  # fmt: skip
+    if facts.get("tried"):
+        console.print(tried_table(facts))
 
 
 @app.command()

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 pytest.importorskip("torch")
 
 from deploy.errors import ConfigError  # noqa: E402
+from neurokd.cli import tried_table  # noqa: E402
 from neurokd.cli_options import make_config  # noqa: E402
 
 SMALL = [
@@ -133,3 +135,21 @@ def test_a_configuration_file_is_a_start(tmp_path: Path) -> None:
     again = make_config("", None, tmp_path / "b", 1, tmp_path / "config.toml", None)
     assert again.quantize.epochs == 9
     assert again.out == str(tmp_path / "b")
+
+
+def test_what_a_search_tried_is_one_table() -> None:
+    one = {"cost": 48.0, "fits": True, "spec": "64-48-10", "weights": 1234}
+    tried = [
+        {"how": "weights", "validation": 91.5, "epochs": 2, **one},
+        {"how": "sensitivity", "validation": 94.25, "epochs": 8, **one},
+        {"how": "neurons", "validation": 95.0, **one, "fits": False},
+    ]
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(
+            tried_table({"budget": "synops", "limit": 50.0, "won": "sensitivity", "epochs": 8, "tried": tried})
+        )
+    lines = [line for line in capture.get().splitlines() if "64-48-10" in line]
+    assert ["sensitivity *" in line for line in lines] == [False, True, False]
+    assert ["too many" in line for line in lines] == [False, False, True]
+    assert all(figure in lines[1] for figure in ("94.25 %", "1,234", "8"))
