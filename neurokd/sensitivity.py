@@ -23,8 +23,8 @@ from neurokd.quantized_layer import QuantizedLayer
 IMAGES: Final = 1000
 #: Shares of a layer's synops that are tried.
 SHARES: Final = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.97)
-#: Steps in which a layer's share is chosen, between two that were tried.
-STEP: Final = 0.01
+#: A layer's share is chosen in hundredths.
+STEPS: Final = 100
 
 
 def prune_by_sensitivity(network: QuantizedNetwork, feed: Feed, target: float) -> dict[str, float]:
@@ -70,7 +70,7 @@ def shares_for(curves: dict[str, list[float]], costs: dict[str, float], excess: 
     """The share that each layer gives up, so that ``excess`` synops are saved for the least sum of damages.
 
     Between two shares tried the damage is taken as linear, and of a curve its convex hull from below; then the cheapest
-    step of :data:`STEP`, in damage per synop saved, is the right one to take next.
+    hundredth, in damage per synop saved, is the right one to take next.
     """
     steps = sorted(
         (slope / max(costs[name], 1e-30), number, name)
@@ -83,19 +83,21 @@ def shares_for(curves: dict[str, list[float]], costs: dict[str, float], excess: 
         if saved >= excess:
             break
         taken[name] += 1
-        saved += STEP * costs[name]
-    return {name: count * STEP for name, count in taken.items()}
+        saved += costs[name] / STEPS
+    return {name: count / STEPS for name, count in taken.items()}
 
 
 def _slopes(curve: list[float]) -> Iterator[float]:
     """Damage per share given up, of each step, rising: that of the curve's lower hull."""
-    here = 0
-    while here < len(SHARES) - 1:
-        ahead = [((curve[to] - curve[here]) / (SHARES[to] - SHARES[here]), -to) for to in range(here + 1, len(SHARES))]
-        slope, to = min(ahead)
-        for _ in range(round((SHARES[-to] - SHARES[here]) / STEP)):
-            yield slope
-        here = -to
+    here, last = 0, len(SHARES) - 1
+
+    def slope(to: int) -> float:
+        return (curve[to] - curve[here]) / (SHARES[to] - SHARES[here])
+
+    while here < last:
+        to = min(range(last, here, -1), key=slope)  # the furthest of equal ones
+        yield from [slope(to)] * round((SHARES[to] - SHARES[here]) * STEPS)
+        here = to
 
 
 def _counts(network: QuantizedNetwork, feed: Feed) -> Tensor:
