@@ -12,7 +12,7 @@ from torch import Tensor
 from neurokd.feature_losses import attention, feature
 from neurokd.logit_losses import logit_ce, logit_kl, logit_mix, logit_mse, step_ce, step_kl
 from neurokd.loss_checks import between, layer_name, not_negative, one_of, positive, whole
-from neurokd.rate_losses import activity, cross_entropy, rate_kl, temporal_ce, temporal_kl
+from neurokd.rate_losses import activity, corrected_kl, cross_entropy, rate_kl, temporal_ce, temporal_kl
 from neurokd.sat_losses import full_kl, full_l1, full_l2, sliding_l1, sliding_l2
 from neurokd.self_distillation import WAYS, entropy, membrane, self_ensemble, self_pair
 
@@ -74,6 +74,7 @@ LOSSES: dict[str, Loss] = {
     "sliding-l1": Loss(sliding_l1, _SATS, _WINDOW),
     "sliding-l2": Loss(sliding_l2, _SATS, _WINDOW),
     "rate-kl": Loss(rate_kl, _SATS, _SOFT),
+    "corrected-kl": Loss(corrected_kl, (*_SATS, "labels"), _SOFT),
     "temporal-ce": Loss(temporal_ce, ("sat", "labels"), _SCALE),
     "temporal-kl": Loss(temporal_kl, _SATS, _SOFT),
     "activity": Loss(activity, ("layers",), {"target": partial(not_negative, "target")}),

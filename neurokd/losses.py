@@ -25,7 +25,16 @@ from neurokd.loss_registry import LOSSES, PLACES, PRESETS, names
 from neurokd.loss_schedule import Moment, Schedule, weight_at
 from neurokd.loss_terms import LossTerm, format_loss, parse_loss
 from neurokd.outputs import Outputs, as_outputs
-from neurokd.rate_losses import activity, cross_entropy, rate_kl, temporal, temporal_ce, temporal_kl
+from neurokd.rate_losses import (
+    activity,
+    corrected,
+    corrected_kl,
+    cross_entropy,
+    rate_kl,
+    temporal,
+    temporal_ce,
+    temporal_kl,
+)
 from neurokd.sat_losses import (
     DELTA,
     LOGIT_SCALE,
@@ -56,6 +65,8 @@ __all__ = [
     "check_schedules",
     "check_windows",
     "combined",
+    "corrected",
+    "corrected_kl",
     "cross_entropy",
     "entropy",
     "evaluate",
@@ -231,8 +242,8 @@ class _Given:
         if "layer" in loss.takes:
             return loss.function(*self._features(term), **options)
         values = [self._find(name) for name in loss.takes]
-        if loss.takes[-1] in ("teacher.sat", "teacher.membranes"):
-            values = _at_the_smaller_t(*values)
+        if loss.takes[1:2] in (("teacher.sat",), ("teacher.membranes",)):
+            values[:2] = _at_the_smaller_t(*values[:2])
         return loss.function(*values, **options)
 
     def _find(self, name: str) -> Any:

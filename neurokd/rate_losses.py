@@ -54,6 +54,49 @@ def rate_kl(student: Tensor, teacher: Tensor, *, temperature: float = 2.0, scale
     return temperature**2 * divergence(factor * logits_of(student, "rates"), factor * logits_of(teacher, "rates"))
 
 
+def corrected_kl(
+    student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float = 2.0, scale: float = LOGIT_SCALE
+) -> Tensor:
+    """:func:`rate_kl` against a teacher whose mistakes are mended (:func:`corrected`).
+
+    Source: the probability shift of Wen, Lai & Qian 2019 (arXiv 1911.07471), on spike trains.
+
+    Args:
+        student: S [T, B, C].
+        teacher: R [T, B, C].
+        labels: class numbers [B], int64; or shares of the classes [B, C].
+        temperature: tau > 0.
+        scale: factor from rates to logits, > 0.
+
+    Raises:
+        TrainingError: SATs or labels that do not fit.
+        ConfigError: a temperature or scale that is not positive.
+    """
+    check_labels(student, labels)
+    difference_of(student, teacher)
+    return rate_kl(student, corrected(teacher, labels), temperature=temperature, scale=scale)
+
+
+def corrected(teacher: Tensor, labels: Tensor) -> Tensor:
+    """The teacher's SAT, with the trains of its answer and of the label exchanged where it is wrong.
+
+    A student whose teacher errs on the training images learns what it knows of the other classes, but not the error.
+
+    Args:
+        teacher: R [T, B, C].
+        labels: class numbers [B], int64; of shares of the classes [B, C] the largest.
+
+    Returns:
+        ``[T, B, C]``; spike counts of a sample are the same, in another order.
+    """
+    label = labels.argmax(1) if labels.is_floating_point() else labels
+    rates = wide(teacher).mean(0)
+    told = torch.where(rates.gather(1, label[:, None])[:, 0] >= rates.max(1).values, label, rates.argmax(1))
+    order = torch.arange(teacher.shape[2], device=teacher.device).repeat(len(label), 1)
+    order = order.scatter(1, label[:, None], told[:, None]).scatter(1, told[:, None], label[:, None])
+    return teacher.gather(2, order.expand_as(teacher))
+
+
 def temporal_ce(student: Tensor, labels: Tensor, *, scale: float = 1.0) -> Tensor:
     """Cross-entropy at every step: ``mean over t, b of -log softmax(scale * S[t, b])[label]``, in nats.
 

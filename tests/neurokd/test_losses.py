@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 from deploy.errors import ConfigError, TrainingError  # noqa: E402
 from neurokd import losses as L  # noqa: E402, N812
@@ -101,6 +102,32 @@ def test_known_values_on_labels() -> None:
     assert L.temporal_ce(STUDENT, labels).item() == pytest.approx(per_step, rel=1e-12)
     both = per_step + 0.5 * L.temporal_kl(STUDENT, TEACHER).item()
     assert L.temporal(STUDENT, TEACHER, labels, weight=0.5).item() == pytest.approx(both, rel=1e-12)
+
+
+def test_a_wrong_teacher_is_mended() -> None:
+    """Rates: teacher (0.5, 0.25), so it says 0. Where the label is another, their trains change places."""
+    for label, rates in ((0, (0.5, 0.25)), (1, (0.25, 0.5))):
+        labels = torch.tensor([label])
+        mended = L.corrected(TEACHER, labels)
+        assert tuple(mended.mean(0)[0].tolist()) == rates
+        assert torch.equal(mended.sort(2).values, TEACHER.sort(2).values)
+        expected = 16 * _kl(_softmax(*(2 * rate for rate in rates)), _softmax(1, 0))
+        found = L.corrected_kl(STUDENT, TEACHER, labels, temperature=4.0, scale=8.0).item()
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_mended_teacher_says_the_label_with_its_own_rates(seed: int) -> None:
+    teacher, labels = _spikes(seed, (5, 6, 4)), torch.arange(6) % 4
+    mended = L.corrected(teacher, labels)
+    assert torch.equal(mended.mean(0).max(1).values, mended.mean(0)[torch.arange(6), labels])
+    changed = (mended != teacher).any(0).sum(1)
+    assert bool((changed <= 2).all())  # the other classes keep their trains
+    right = teacher.mean(0).gather(1, labels[:, None])[:, 0] == teacher.mean(0).max(1).values
+    assert bool((mended == teacher).all(2).all(0)[right].all())
+    shares = 0.7 * functional.one_hot(labels, 4) + 0.3 * functional.one_hot((labels + 1) % 4, 4)
+    assert torch.equal(L.corrected(teacher, shares), mended)
 
 
 def test_known_value_of_the_combined_loss() -> None:
