@@ -128,7 +128,7 @@ class Bench:
 
     def few(self) -> None:
         """Every cell of fine-tuning on few images."""
-        for bits in FEW_WIDTHS:
+        for bits in FEW_WIDTHS if self.setup.few else ():
             for method in FEW_METHODS:
                 self._cell(f"b{bits}-{method}-few", lambda b=bits, m=method: self._few_cell(b, m))  # type: ignore[misc]
 
@@ -205,7 +205,7 @@ class Bench:
     @cached_property
     def few_sats(self) -> SatCache:
         """The same on few images."""
-        folder, stage = self.work / f"{self.name}-s{self.seed}-few-sats", self.setup.few("sat", 8)
+        folder, stage = self.work / f"{self.name}-s{self.seed}-few-sats", self.setup.tune_on_few("sat", 8)
         return teacher_sats(self.network("teacher"), self.few_data, self.encoding, stage, folder=folder, seed=self.seed)
 
     def _chip_cell(self, bits: int, method: str) -> Cell:
@@ -268,7 +268,7 @@ class Bench:
             return to_integers(student, weight_bits=bits)
         data, stage = self.data, self.setup.tune(method, bits)
         if few:
-            data, stage = self.few_data, self.setup.few(method, bits)
+            data, stage = self.few_data, self.setup.tune_on_few(method, bits)
         sats = None if method == "ce" else self.few_sats if few else self.sats
         return fine_tune(
             student, data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed

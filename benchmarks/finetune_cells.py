@@ -19,13 +19,13 @@ COMPARED = [
     *((b, WORDS[m], f"b{b}-{m}", f"b{b}-ce") for b in WIDTHS if b < 8 for m in ("sat", "sat-ce")),
     *((b, f"{WORDS[m]}, {FEW_WORDS}", f"b{b}-{m}-few", f"b{b}-ce-few") for b in FEW_WIDTHS for m in ("sat-ce",)),
 ]
-#: Every cell of a data set and seed.
-NAMES = [
-    *ROLES,
-    *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, "nir")),
-    *(f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS),
-    *(f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS),
-]
+
+
+def names(data: str) -> list[str]:
+    """Every cell of a data set and seed."""
+    found = [*ROLES, *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, "nir"))]
+    found += [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
+    return found + [f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS if SETS[data].few]
 
 
 class Grid:

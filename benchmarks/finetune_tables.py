@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from statistics import mean, stdev
 
-from benchmarks.finetune_cells import COMPARED, NAMES, WORDS, Grid, front, mcnemar, pareto_points
+from benchmarks.finetune_cells import COMPARED, WORDS, Grid, front, mcnemar, names, pareto_points
 from benchmarks.finetune_measures import Cell
 from benchmarks.finetune_sets import BUDGETS, METHODS, SEEDS, SETS, WIDTHS
 
@@ -99,9 +99,9 @@ def missing_list(grid: Grid) -> list[str]:
     """Cells of the grid that nobody has computed yet, by data set; a sentence where there are none."""
     lines = []
     for data in SETS:
-        count = sum(len(grid.of(data, name)) for name in NAMES)
-        if count < len(NAMES) * len(SEEDS):
-            lines.append(f"- {data}: {count} of {len(NAMES) * len(SEEDS)} cells computed, the others not yet.")
+        wanted, count = len(names(data)) * len(SEEDS), sum(len(grid.of(data, name)) for name in names(data))
+        if count < wanted:
+            lines.append(f"- {data}: {count} of {wanted} cells computed, the others not yet.")
     return lines or ["Every cell of the grid is computed."]
 
 
