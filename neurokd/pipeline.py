@@ -22,6 +22,7 @@ from deploy.errors import CheckpointError, ConfigError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint, losses
 from neurokd.budget import budget_of, under_budget
+from neurokd.calibrate import round_off
 from neurokd.config import Config
 from neurokd.config_parts import QuantizeConfig, StageConfig
 from neurokd.data import Dataset, load
@@ -37,7 +38,6 @@ from neurokd.quantize import fine_tune
 from neurokd.quantize import load as load_quantized
 from neurokd.quantize import save as save_quantized
 from neurokd.quantized import QuantizedNetwork
-from neurokd.rounding import to_integers
 
 Facts = dict[str, Any]
 AFTERWARDS: Final = ("export", "lower", "simulate", "verify")  # stages that a new quantized student makes void
@@ -244,7 +244,8 @@ def _quantize(run: Run) -> Facts:
 
 def _rounded(run: Run, student: SpikingNetwork, grids: dict[str, Any]) -> tuple[QuantizedNetwork, Facts]:
     """Post-training quantization."""
-    start, network = time.perf_counter(), to_integers(student, **grids)
+    start = time.perf_counter()
+    network = round_off(student, run.data, run.encoding, **grids)
     reached = {
         name: accuracy(network, Feed(split, run.encoding))
         for name, split in (("accuracy", run.data.test), ("validation", run.data.validation))

@@ -9,7 +9,6 @@ as much of each as the output minds least: :mod:`neurokd.sensitivity`). Neurons 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from deploy.errors import TrainingError
+from neurokd.arriving import Arriving, arriving, mean_brought
 from neurokd.feed import Feed
 from neurokd.quantized import QuantizedNetwork
 from neurokd.quantized_layer import QuantizedLayer
@@ -51,8 +51,8 @@ class Worth:
 
 def worths(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> dict[str, Worth]:
     """Cost and worth of every weight on the first images of a feed, by layer."""
-    events = _events(network, feed, images)
-    return {layer.name: _worth(layer, events[layer.name]) for layer in network.quantized_layers()}
+    seen = arriving(network, feed, images)
+    return {layer.name: _worth(layer, seen[layer.name]) for layer in network.quantized_layers()}
 
 
 def synops(network: QuantizedNetwork, feed: Feed, images: int = IMAGES) -> float:
@@ -67,54 +67,10 @@ def expected(layer: QuantizedLayer, worth: Worth) -> float:
         return float((worth.cost.double() * (layer.integer_weights() != 0)).sum())
 
 
-@dataclass(frozen=True, eq=False)
-class _Arriving:
-    """What arrives at a layer, summed over ``steps``, means over samples ``[*in_shape]``."""
-
-    events: Tensor
-    values: Tensor
-    squares: Tensor
-    steps: int
-
-    @property
-    def variance(self) -> Tensor:
-        """Of the values about their mean, summed over the steps."""
-        return (self.squares - self.values**2 / self.steps).clamp(min=0)
-
-
-def _events(network: QuantizedNetwork, feed: Feed, images: int) -> dict[str, _Arriving]:
-    """What arrives at each layer on the first images of a feed."""
-    steps = feed.encoding.steps
-    totals: dict[str, list[Tensor]] = {}
-    seen = 0
-    for batch in feed.in_order():
-        if seen >= images:
-            break
-        x, held = network.integers(batch.inputs, steps if feed.encoding.kind == "direct" else None)
-        seen += len(batch.labels)
-        for layer in network.quantized_layers():
-            factor, axes = (held, 0) if held is not None else (1, (0, 1))
-            found = [part.sum(axes) * factor for part in ((x > 0).double(), x.double(), x.double() ** 2)]
-            old = totals.get(layer.name)
-            totals[layer.name] = found if old is None else [a + b for a, b in zip(old, found, strict=True)]
-            x, _ = layer.membranes(x, held)
-            held = None
-    return {name: _Arriving(*(part / seen for part in found), steps) for name, found in totals.items()}
-
-
-def _worth(layer: QuantizedLayer, arriving: _Arriving) -> Worth:
-    events, values, variance = (
-        reach(layer.synapse, layer.weight, part) for part in (arriving.events, arriving.values, arriving.variance)
-    )
-    current = layer.weight.detach() * layer.grid.unit
-    places = math.prod(layer.block.out_shape) // len(layer.weight)
-    mean = current * values / (places * arriving.steps) * _gain(layer.grid.alpha, arriving.steps)
-    return Worth(events, (current / layer.grid.threshold) ** 2 * variance, mean)
-
-
-def _gain(alpha: float, steps: int) -> float:
-    """How much more a constant sum brings through a current filter, on average over the first steps."""
-    return sum(alpha**lag * (steps - lag) for lag in range(steps)) / steps
+def _worth(layer: QuantizedLayer, seen: Arriving) -> Worth:
+    events, variance = (reach(layer.synapse, layer.weight, part) for part in (seen.events, seen.variance))
+    brought = layer.weight.detach() * layer.grid.unit / layer.grid.threshold
+    return Worth(events, brought**2 * variance, mean_brought(layer, layer.weight, seen))
 
 
 # Weights ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import nn
 from deploy.chip import Chip, load_chip
 from deploy.errors import CheckpointError, ProgramError, TrainingError
 from neurokd import checkpoint, losses
+from neurokd.calibrate import check_levels, round_off
 from neurokd.config import Config
 from neurokd.config_parts import QuantizeConfig, StageConfig
 from neurokd.data import Dataset
@@ -151,14 +152,7 @@ def _warn(dead: list[DeadLayer], when: str) -> None:
 
 
 def _check_trainable(network: QuantizedNetwork, encoding: Encoding) -> None:
-    if encoding.levels != network.levels:
-        raise TrainingError(
-            "the encoding is not the one the student was trained with",
-            where="encoding",
-            got=f"integers up to {encoding.levels}",
-            allowed=f"up to {network.levels} ({network.input_bits} bits)",
-            next_step=f"set encoding.bits = {network.input_bits}, or build the student with other input_bits",
-        )
+    check_levels(network, encoding)
     for layer in overlapping_pools(network):
         raise overlap_error(
             layer, "weights that will change", "windows side by side; or quantizing without fine-tuning"
@@ -191,7 +185,8 @@ def quantize(
     Args:
         student: A trained float student.
         teacher: Frozen teacher; without one the loss is cross-entropy. An ANN needs a loss on logits or features.
-        data: Without data the weights are rounded and nothing is trained (post-training quantization).
+        data: Without data the weights are rounded and nothing is trained (post-training quantization); with data and
+            ``loss="none"`` the mean error is taken out of the biases too.
         chip: Whose widths apply.
         weight_bits: For all layers, or by layer name; the chip's widest where not given.
         search, power_of_two: See :func:`neurokd.scales.choose_grid`.
@@ -213,8 +208,13 @@ def quantize(
     from neurokd.distill import teaching
     from neurokd.train import encoding_of, with_options
 
-    if data is None or options.get("loss") == UNTRAINED:
-        return to_integers(student, chip, weight_bits=weight_bits, search=search, power_of_two=power_of_two)
+    grids: dict[str, Any] = {
+        "chip": chip, "weight_bits": weight_bits, "search": search, "power_of_two": power_of_two,
+    }  # fmt: skip
+    if data is None:
+        return to_integers(student, **grids)
+    if options.get("loss") == UNTRAINED:
+        return round_off(student, data, encoding or encoding_of(student, data), **grids)
     base = stage or stage_of(_defaults(data), "sat-ce" if teacher is not None else "ce")
     chosen = with_options(base, options)
     chosen = dataclasses.replace(chosen, loss=loss_text(chosen.loss))
@@ -224,9 +224,6 @@ def quantize(
         master = as_teacher(teacher, data)
         seen = encoding_for(master, encoding, data)
         sats = teaching(master, data, seen, chosen, seed=seed, progress=progress)
-    grids: dict[str, Any] = {
-        "chip": chip, "weight_bits": weight_bits, "search": search, "power_of_two": power_of_two,
-    }  # fmt: skip
     how: dict[str, Any] = {
         "teacher_sats": sats, "learn": learn, "float_epochs": float_epochs, "fake_epochs": fake_epochs,
         "checkpoint_dir": out, "seed": seed, "progress": progress,
