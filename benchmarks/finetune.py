@@ -32,15 +32,15 @@ from benchmarks.finetune_sets import (
     SETS,
     WIDTHS,
     Setup,
+    check_setup,
 )
 from benchmarks.rows import RESULTS, versions
 from deploy import ptq, simulator
-from deploy.errors import ConfigError
 from deploy.files import read_json, write_json
 from neurokd import checkpoint
 from neurokd.budget import Budget, under_budget
+from neurokd.calibrate import round_off
 from neurokd.config import Config
-from neurokd.config_parts import StageConfig
 from neurokd.data import Dataset, Split, load
 from neurokd.distill import distill_stage, teacher_sats
 from neurokd.encoding import Encoding
@@ -58,7 +58,6 @@ CELLS = RESULTS / "finetune"
 PARTS = ("grid", "nir", "budgets", "few")
 CALIBRATION = 500  # training images
 GRID_WORK = Path("runs/reproduce")
-STAGE = asdict(StageConfig())
 COMMAND = "python -m benchmarks.finetune --data-root DIR"
 
 
@@ -135,7 +134,7 @@ class Bench:
     def _cell(self, cell: str, work: Any) -> None:
         path, setup = cell_path(self.name, self.seed, cell, self.cells), self.setup.of_cell(cell)
         if path.exists():
-            _check_setup(path, setup)
+            check_setup(path, setup)
             return
         start = time.perf_counter()
         facts = work()
@@ -238,9 +237,16 @@ class Bench:
         return {**facts, **tried, **spec, **scores, **costs(found.network, self.data, self.encoding)}
 
     def nir(self) -> None:
-        """Every width of the student's float NIR file, quantized by the chip side with calibration spikes."""
+        """Without training: every width of the student's float NIR file, quantized by the chip side with calibration
+        spikes; and of the student, rounded, with the mean error taken out of its biases."""
         for bits in WIDTHS:
             self._cell(f"b{bits}-nir", lambda b=bits: self._nir_cell(b))  # type: ignore[misc]
+            self._cell(f"b{bits}-mended", lambda b=bits: self._mended_cell(b))  # type: ignore[misc]
+
+    def _mended_cell(self, bits: int) -> Cell:
+        network = round_off(self.network("student"), self.data, self.encoding, weight_bits=bits)
+        scores = self._scores(network)
+        return {"bits": bits, "method": "mended", **scores, **costs(network, self.data, self.encoding)}
 
     def _nir_cell(self, bits: int) -> Cell:
         graph, rows = to_graph(self.network("student")), np.arange(CALIBRATION)
@@ -273,17 +279,6 @@ class Bench:
         return fine_tune(
             student, data, self.encoding, stage, teacher_sats=sats, weight_bits=bits, seed=self.seed
         )[0]  # fmt: skip
-
-
-def _check_setup(path: Path, setup: Cell) -> None:
-    """Refuse a cell that was made another way."""
-    kept = read_json(path).get("setup", {})
-    kept = {**{key: value for key, value in STAGE.items() if key in setup}, **kept}  # older cells lack newer options
-    if kept != setup:
-        raise ConfigError(
-            "a cell of another setup is in the way", where=path, got=kept, allowed=setup,
-            next_step="choose another --cells, or delete the cell",
-        )  # fmt: skip
 
 
 def found(name: str, root: Path) -> bool:

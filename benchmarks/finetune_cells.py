@@ -9,10 +9,24 @@ from statistics import mean
 import numpy as np
 
 from benchmarks.finetune_measures import Cell, unpacked
-from benchmarks.finetune_sets import BUDGETS, FEW, FEW_METHODS, FEW_WIDTHS, METHODS, ROLES, SEEDS, SETS, WIDTHS
+from benchmarks.finetune_sets import (
+    BUDGETS,
+    FEW,
+    FEW_METHODS,
+    FEW_WIDTHS,
+    METHODS,
+    ROLES,
+    SEEDS,
+    SETS,
+    UNTRAINED,
+    WIDTHS,
+)
 
 TESTED = 10_000
-WORDS = {"none": "none (rounded)", "ce": "CE", "sat": "SAT", "sat-ce": "SAT + CE"}
+WORDS = {
+    "none": "rounded", "mended": "rounded, means kept", "nir": "float NIR file and calibration spikes", "ce": "CE",
+    "sat": "SAT", "sat-ce": "SAT + CE",
+}  # fmt: skip
 FEW_WORDS = f"1 image in {FEW}"
 #: SAT kept on against labels alone: width, words, the cell, the cell it is compared with.
 COMPARED = [
@@ -23,7 +37,7 @@ COMPARED = [
 
 def names(data: str) -> list[str]:
     """Every cell of a data set and seed."""
-    found = [*ROLES, *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, "nir"))]
+    found = [*ROLES, *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, *UNTRAINED[1:]))]
     found += [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
     return found + [f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS if SETS[data].few]
 

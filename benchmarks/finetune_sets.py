@@ -14,15 +14,21 @@ set is read once a cell.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
+from deploy.errors import ConfigError
+from deploy.files import read_json
 from neurokd.config_parts import StageConfig
 from neurokd.recipes import RECIPES
 
+STAGE: Final = asdict(StageConfig())
 ROLES: Final = ("teacher", "assistant", "student")
 #: ``none`` is post-training quantization.
 METHODS: Final = ("none", "ce", "sat", "sat-ce")
 _LOSSES: Final = {"none": "", "ce": "ce", "sat": "sat-combined", "sat-ce": "ce:0.3+rate-kl"}
+#: Cells without training: rounded, rounded with the means kept, and the chip side's own way.
+UNTRAINED: Final = ("none", "mended", "nir")
 WIDTHS: Final = (8, 4, 3)
 SEEDS: Final = (0, 1, 2)
 #: (bits, share of the unpruned student's synops at that width) of the budget cells.
@@ -96,7 +102,7 @@ class Setup:
             made = asdict(self.float_stage(cell)) if self.rows is None else {"row": self.rows[cell]}
             return {"spec": self.networks[cell], "bits": self.bits, "steps": self.steps, **made}
         width, method = cell.split("-", 1)
-        if method in ("none", "nir"):
+        if method in UNTRAINED:
             return {}
         bits = int(width[1:])
         if method.endswith("-few"):
@@ -127,3 +133,14 @@ SETS: Final[dict[str, Setup]] = {
         few=True,
     ),
 }
+
+
+def check_setup(path: Path, setup: dict[str, Any]) -> None:
+    """Refuse a cell that was made another way."""
+    kept = read_json(path).get("setup", {})
+    kept = {**{key: value for key, value in STAGE.items() if key in setup}, **kept}  # older cells lack newer options
+    if kept != setup:
+        raise ConfigError(
+            "a cell of another setup is in the way", where=path, got=kept, allowed=setup,
+            next_step="choose another --cells, or delete the cell",
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 from benchmarks.finetune_cells import COMPARED, WORDS, Grid, front, mcnemar, names, pareto_points
 from benchmarks.finetune_measures import Cell
-from benchmarks.finetune_sets import BUDGETS, METHODS, SEEDS, SETS, WIDTHS
+from benchmarks.finetune_sets import BUDGETS, METHODS, SEEDS, SETS, UNTRAINED, WIDTHS
 
 
 def accuracy_table(grid: Grid) -> list[str]:
@@ -17,11 +17,9 @@ def accuracy_table(grid: Grid) -> list[str]:
     for role in ("teacher", "assistant", "student"):
         lines.append(_line(f"float {role}", [_spread(grid.of(data, role)) for data in grid.sets()]))
     for bits in WIDTHS:
-        for method in METHODS:
+        for method in (*UNTRAINED, *METHODS[1:]):
             found = [_spread(grid.of(data, f"b{bits}-{method}")) for data in grid.sets()]
             lines.append(_line(f"{bits} bits, {WORDS[method]}", found))
-        found = [_spread(grid.of(data, f"b{bits}-nir")) for data in grid.sets()]
-        lines.append(_line(f"{bits} bits, float NIR file and calibration spikes", found))
     return lines
 
 

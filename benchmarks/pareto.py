@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.finetune import CELLS, COMMAND, cells
 from benchmarks.finetune_cells import COMPARED, WORDS, Grid, front, mcnemar, mean_accuracy, pareto_points
-from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, WIDTHS
+from benchmarks.finetune_sets import BUDGETS, METHODS, SETS, UNTRAINED, WIDTHS
 from benchmarks.finetune_tables import filled
 from benchmarks.rows import RESULTS, Row, as_table, read, write
 
@@ -64,7 +64,7 @@ def _float_rows(grid: Grid, data: str) -> list[Row]:
 def _width_rows(grid: Grid, data: str) -> list[Row]:
     found = []
     for bits in WIDTHS:
-        for method in METHODS:
+        for method in (*UNTRAINED[:2], *METHODS[1:]):
             pairs = grid.pairs(data, "student", f"b{bits}-{method}")
             if not pairs:
                 continue
