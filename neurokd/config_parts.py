@@ -254,7 +254,7 @@ class QuantizeConfig:
         if self.loss == UNTRAINED and (self.synops_budget or self.energy_budget):
             raise ConfigError(
                 "a budget needs fine-tuning", where="loss", got=self.loss, allowed="a loss, such as sat-ce",
-                next_step="drop the budget (set it to 0), or choose a loss: what is pruned is missed until the others are trained",
+                next_step="drop the budget (set it to 0), or choose a loss: the weights that stay must learn",
             )  # fmt: skip
         between("epochs", self.epochs, 1, 100_000)
         between("batch", self.batch, 2, 1_000_000)
