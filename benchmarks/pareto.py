@@ -45,7 +45,7 @@ def rows(grid: Grid) -> list[Row]:
 
 
 def _row(case: str, metric: str, value: float | int, unit: str, goal: str = "") -> Row:
-    return Row(case, metric, round(value, 6) if isinstance(value, float) else value, unit, goal, COMMAND)
+    return Row(case, metric, float(f"{value:.6g}") if isinstance(value, float) else value, unit, goal, COMMAND)
 
 
 def _case(grid: Grid, data: str, seeds: int) -> str:

@@ -55,6 +55,29 @@ def measured_against_goals(*names: str) -> Callable[[Topics], str]:
     return table
 
 
+def by_set(name: str) -> Callable[[Topics], str]:
+    """The rows that have a goal, one column a data set."""
+
+    def table(topics: Topics) -> str:
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in topics.get(name, []):
+            if row["goal"] and row["case"].endswith("seeds"):
+                found.setdefault(row["case"].partition(",")[0], {})[row["metric"]] = row
+        metrics = dict.fromkeys(metric for rows in found.values() for metric in rows)
+        lines = [f"| | {' | '.join(found)} |", f"|---|{'---:|' * len(found)}"]
+        lines += [f"| {m} | {' | '.join(_against(rows.get(m)) for rows in found.values())} |" for m in metrics]
+        return "\n".join(lines)
+
+    return table
+
+
+def _against(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    text = f"{row['value']:.2f}" if row["unit"] else f"{row['value']:.2g}"
+    return f"{text} ({_goal(row['goal'])})"
+
+
 def _goal(text: str) -> str:
     return text.replace(">=", "≥").replace("<=", "≤").replace("== ", "")
 
@@ -70,6 +93,7 @@ def _with_unit(row: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[Topics], str]] = {
     "chain": chain,
     "distillation": lambda topics: distillation.table(topics.get("distillation", [])),
+    "finetune": by_set("finetune"),
     "speed": measured_against_goals("simulator"),
 }
 
