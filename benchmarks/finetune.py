@@ -127,7 +127,7 @@ class Bench:
 
     def few(self) -> None:
         """Every cell of fine-tuning on few images."""
-        for bits in FEW_WIDTHS if self.setup.few else ():
+        for bits in FEW_WIDTHS if self.setup.more else ():
             for method in FEW_METHODS:
                 self._cell(f"b{bits}-{method}-few", lambda b=bits, m=method: self._few_cell(b, m))  # type: ignore[misc]
 
@@ -241,7 +241,8 @@ class Bench:
         spikes; and of the student, rounded, with the mean error taken out of its biases."""
         for bits in WIDTHS:
             self._cell(f"b{bits}-nir", lambda b=bits: self._nir_cell(b))  # type: ignore[misc]
-            self._cell(f"b{bits}-mended", lambda b=bits: self._mended_cell(b))  # type: ignore[misc]
+            if self.setup.more:
+                self._cell(f"b{bits}-mended", lambda b=bits: self._mended_cell(b))  # type: ignore[misc]
 
     def _mended_cell(self, bits: int) -> Cell:
         network = round_off(self.network("student"), self.data, self.encoding, weight_bits=bits)

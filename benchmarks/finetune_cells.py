@@ -37,9 +37,11 @@ COMPARED = [
 
 def names(data: str) -> list[str]:
     """Every cell of a data set and seed."""
-    found = [*ROLES, *(f"b{bits}-{method}" for bits in WIDTHS for method in (*METHODS, *UNTRAINED[1:]))]
+    more = SETS[data].more
+    untrained = [method for method in UNTRAINED if more or method != "mended"]
+    found = [*ROLES, *(f"b{bits}-{method}" for bits in WIDTHS for method in (*untrained, *METHODS[1:]))]
     found += [f"b{bits}-synops{round(100 * share)}" for bits, share in BUDGETS]
-    return found + [f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS if SETS[data].few]
+    return found + [f"b{bits}-{method}-few" for bits in FEW_WIDTHS for method in FEW_METHODS if more]
 
 
 class Grid:

@@ -55,7 +55,7 @@ class Setup:
         lr: Of training; tune_lr: of fine-tuning, by width.
         rows: Where the networks come from the distillation grid: its row for each role.
         losses: Loss text by method.
-        few: Whether fine-tuning is shown on few images too.
+        more: Whether fine-tuning on few images, and rounding with the means kept, are shown too.
     """
 
     networks: dict[str, str]
@@ -69,7 +69,7 @@ class Setup:
     tune_lr: tuple[tuple[int, float], ...] = ((8, 3e-4), (4, 1e-3), (3, 1e-3))
     rows: dict[str, str] | None = None
     losses: dict[str, str] = field(default_factory=lambda: dict(_LOSSES))
-    few: bool = False
+    more: bool = False
 
     def stage(self, role: str, loss: str, **changes: Any) -> StageConfig:
         """The training stage of a role."""
@@ -130,7 +130,7 @@ SETS: Final[dict[str, Setup]] = {
         shift=RECIPES["cifar10"]["training"]["student"]["shift"],
         flip=RECIPES["cifar10"]["training"]["student"]["flip"],
         rows={"teacher": "teacher", "assistant": "t-ta", "student": "start-t-ta-s"},
-        few=True,
+        more=True,
     ),
 }
 
