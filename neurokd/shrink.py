@@ -97,17 +97,18 @@ def _order(here: _Part, behind: _Part) -> Tensor:
 def _largest(parts: list[_Part], orders: Mapping[str, Tensor], target: float) -> dict[str, Tensor]:
     """Which units stay, int64 in order: the largest share with which ``target`` is kept, or the smallest there is."""
     kept: dict[str, Tensor] = {}
+    costs = list(_matrices(parts, "cost"))
     for step in range(STEPS, 0, -1):
         kept = {name: order[: max(1, len(order) * step // STEPS)].sort().values for name, order in orders.items()}
-        if _cost(parts, kept) <= target:
+        if _cost(costs, kept) <= target:
             break
     return kept
 
 
-def _cost(parts: list[_Part], kept: Mapping[str, Tensor]) -> float:
+def _cost(costs: list[tuple[_Part, Tensor]], kept: Mapping[str, Tensor]) -> float:
     """Synops a sample that are expected of the units that stay, if the others' spikes change nobody's."""
     total, sources = 0.0, None
-    for part, matrix in _matrices(parts, "cost"):
+    for part, matrix in costs:
         stay = kept.get(part.layer.name, slice(None))
         total += float(matrix[stay].sum() if sources is None else matrix[stay][:, sources].sum())
         sources = stay
@@ -119,7 +120,8 @@ def _means(parts: list[_Part], kept: Mapping[str, Tensor]) -> Iterator[Tensor]:
     gone: Tensor | None = None
     for part, matrix in _matrices(parts, "mean"):
         stay = kept.get(part.layer.name, torch.arange(part.units))
-        lost = torch.zeros(part.units) if gone is None else matrix[:, gone].sum(1)
+        nothing = gone is None or not bool(gone.any())  # nothing goes in front of a layer with groups
+        lost = torch.zeros(part.units) if nothing else matrix[:, gone].sum(1)
         yield lost[stay].float()
         gone = torch.ones(part.units, dtype=torch.bool)
         gone[stay] = False

@@ -57,6 +57,9 @@ def _from_sources(layer: SpikingLayer, before: Tensor | None) -> Tensor:
     if before is None:
         return weight
     if isinstance(layer.block.synapse, Conv):
+        if layer.block.synapse.groups > 1:
+            assert len(before) == layer.block.in_shape[0], "a layer with groups keeps all its sources"
+            return weight
         return weight[:, before]
     return weight.reshape(len(weight), layer.block.in_shape[0], -1)[:, before]
 

@@ -285,3 +285,14 @@ def test_shares_are_the_cheapest_that_save_enough() -> None:
     assert shares_for({"late": late, "flat": [0.0, *[2.0] * (len(SHARES) - 1)]}, {"late": 1.0, "flat": 1.0}, 0.5) == {
         "late": 0.5, "flat": 0.0,
     }  # fmt: skip
+
+
+def test_layers_with_groups_keep_all_their_channels(digits: Dataset) -> None:
+    """Also where hidden layers behind them lose channels."""
+    student, feed = build("8x8x1-6c3-6c3g6-8c2-10", steps=5, input_bits=4).eval(), Feed(digits.validation, ENCODING)
+    network = to_integers(student)
+    less = shrink(student, network, feed, 0.8 * synops(network, feed))
+    sizes = [len(layer.synapse.weight) for layer in less.spiking_layers()]
+    assert sizes[:2] == [6, 6]
+    assert sizes[2] < 8
+    assert sizes[3] == 10
